@@ -4,7 +4,7 @@
 //! directory for temporary files.
 
 use bytes::BytesMut;
-use groups::{Ballot, DedupTable, GroupId, Instance, Membership, NodeId, Snapshot};
+use groups::{Ballot, DedupTable, GroupId, Instance, Membership, Ms, NodeId, Snapshot};
 use hdrhistogram::Histogram;
 use paxoi::kv::encode::encode;
 use paxoi::kv::{BlockCheck, Installation, ParseContext, Store, StoreLimits, parse, table};
@@ -76,7 +76,7 @@ fn files(packing: Packing, blocks: &[Vec<u8>], bytes: usize, out: &mut dyn Write
     let header = Header { groups: 1, cluster_id: [1; 16], hash_key: HASH_KEY, sequence: CheckpointSequence(1) };
     let (instance, chosen, dedup) = (Instance(1), Ballot::ZERO, DedupTable::default());
     let membership = Membership::of_ids([NodeId(1)].into_iter());
-    let state = Snapshot { instance, chosen, chain: 0, time_ms: 0, digest: 0, dedup, membership };
+    let state = Snapshot { instance, chosen, chain: 0, time_ms: Ms(0), digest: 0, dedup, membership };
     let head = SectionHead { group: GroupId(0), state };
     let mut check = BlockCheck::new(HASH_KEY, 0..SLOTS, StoreLimits::default());
     blocks.iter().try_for_each(|block| check.check(block)).map_err(io::Error::other)?;
@@ -102,7 +102,7 @@ fn set(store: &mut Store, number: u64, fill: u8) {
     let words: [&[u8]; 3] = [b"SET", key.as_bytes(), &[fill; VALUE_BYTES]];
     let spec = table::lookup(&words).expect("SET is a command");
     let command =
-        parse(spec, &words, ParseContext { cluster_ms: 1, durations: true, seed: 1 }).expect("it is well formed");
+        parse(spec, &words, ParseContext { cluster_ms: Ms(1), durations: true, seed: 1 }).expect("it is well formed");
     let mut body = BytesMut::new();
     encode(&command, &mut body);
     black_box(store.apply(&body));

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use groups::message::Accept;
 use groups::paxos::{Fate, Paxos};
-use groups::{Ballot, CommandId, Counter, Instance, Members, Message, NodeId, Value, ValueBuilder, put_command};
+use groups::{Ballot, CommandId, Counter, Instance, Members, Message, Ms, NodeId, Value, ValueBuilder, put_command};
 use net::frame::{self, FrameWriter, Purpose};
 use net::outbound::Outbound;
 use net::resp::Protocol;
@@ -33,14 +33,14 @@ fn value() -> Value {
         let id = CommandId { origin: NodeId(1), start: 1, counter: Counter(number as u64 + 1) };
         put_command(builder.commands_mut(), id, |out| set(&key(number * 97 % KEYS), out));
     }
-    builder.seal(0, 1, Some(0))
+    builder.seal(0, Ms(1), Some(0))
 }
 
 fn set(key: &str, out: &mut BytesMut) {
     let words: [&[u8]; 3] = [b"SET", key.as_bytes(), &[b'x'; 64]];
     let spec = table::lookup(&words).expect("SET is a command");
     let command =
-        parse(spec, &words, ParseContext { cluster_ms: 1, durations: true, seed: 1 }).expect("it is well formed");
+        parse(spec, &words, ParseContext { cluster_ms: Ms(1), durations: true, seed: 1 }).expect("it is well formed");
     encode(&command, out);
 }
 
@@ -74,7 +74,7 @@ fn values(c: &mut Criterion) {
     let (value, mut store) = (value(), Store::new([7; 16], 0..routing::SLOTS, StoreLimits::default()));
     group.bench_function("apply", |b| {
         b.iter(|| {
-            store.begin(1);
+            store.begin(Ms(1));
             value.commands().for_each(|command| drop(black_box(store.apply(command.body))));
         });
     });
@@ -109,12 +109,12 @@ fn values(c: &mut Criterion) {
 fn lab(c: &mut Criterion) {
     let mut peer = Paxos::new(NodeId(1), Members::new(vec![NodeId(1)]), 1);
     (0..DECIDED).for_each(|seq| peer.start(seq, b"value"));
-    let mut now_ms = 0;
+    let mut now_ms = Ms(0);
     peer.tick(now_ms);
     assert!(matches!(peer.status(DECIDED - 1), Fate::Decided(_)));
     c.bench_function("tick of a lab peer with 300,000 decided slots", |b| {
         b.iter(|| {
-            now_ms += 20;
+            now_ms += Ms(20);
             peer.tick(now_ms);
         });
     });

@@ -2,85 +2,85 @@
 
 use crate::kv::StoreLimits;
 use crate::versions::Versions;
-use groups::NodeId;
+use groups::{Ms, NodeId, Us};
 
 /// Interval between pings to each peer.
-pub const PING_MS: u64 = 100;
+pub const PING_MS: Ms = Ms(100);
 /// Silence of a peer after which it counts as dead: other members may lead its groups.
-pub const SILENT_MS_MAX: u64 = 800;
+pub const SILENT_MS_MAX: Ms = Ms(800);
 /// Silence of a peer after which its connection is cut. The limit is longer than [`SILENT_MS_MAX`], so that a peer that
 /// is briefly busy, for example with a large value, stays connected: after a cut everything in flight has to be sent
 /// again.
-pub const BROKEN_MS_MAX: u64 = 3_000;
+pub const BROKEN_MS_MAX: Ms = Ms(3_000);
 /// Minimum length of a stall. A stall is a pause of this node's own event loop, caused by the machine or a large
 /// command. The silence of peers during a stall proves nothing.
-pub const STALL_MS_MIN: u64 = 200;
+pub const STALL_MS_MIN: Ms = Ms(200);
 /// Maximum time that a peer may take to echo a ping and still count as reached.
-pub const ECHO_MS_MAX: u64 = SILENT_MS_MAX;
+pub const ECHO_MS_MAX: Ms = SILENT_MS_MAX;
 /// Time limit of a sync. A leader whose disk exceeds it gives its groups up.
-pub const SYNC_MS_MAX: u64 = 1_000;
+pub const SYNC_MS_MAX: Ms = Ms(1_000);
 /// Bytes of a batch that add 1 ms to [`SYNC_MS_MAX`]: a large batch takes longer on any disk.
 pub const SYNC_BYTES_PER_MS: usize = 16 << 10;
 /// Time for which a disk counts as slow after its node last reported it late. A node reports that only while a sync is
 /// overdue, not between late syncs, so this time has to cover several syncs.
-pub const DISK_SLOW_MS: u64 = 10_000;
+pub const DISK_SLOW_MS: Ms = Ms(10_000);
 /// Time since a peer last reported that its disk answers, after which the peer no longer counts as able to vote. A
 /// leader without a majority of voters that can vote gives its groups up, because other nodes may reach such a
 /// majority.
-pub const DISKS_MS_MAX: u64 = 3_000;
+pub const DISKS_MS_MAX: Ms = Ms(3_000);
 /// Time without a majority after which a node refuses its clients' commands at once. Elections and reconnects take
 /// less.
-pub const REACH_GRACE_MS: u64 = 1_000;
+pub const REACH_GRACE_MS: Ms = Ms(1_000);
 /// Replaces [`REACH_GRACE_MS`] after a start, while the members find each other.
-pub const REACH_START_MS: u64 = 3_000;
+pub const REACH_START_MS: Ms = Ms(3_000);
 /// Time that a preferred leader must have been healthy before its groups go back to it.
-pub const HEALTHY_MS_MIN: u64 = 10_000;
+pub const HEALTHY_MS_MIN: Ms = Ms(10_000);
 /// Maximum number of groups handed over at a time, so that a restart does not cause a wave of elections.
 pub const HANDOVERS_MAX: usize = 64;
 /// Interval between searches for groups to hand over.
-pub const HANDOVER_MS: u64 = 500;
+pub const HANDOVER_MS: Ms = Ms(500);
 /// Time for which a removed node must reach a majority before it stops, so that the others learn its values.
-pub const REMOVED_MS: u64 = 1_000;
+pub const REMOVED_MS: Ms = Ms(1_000);
 /// Maximum time for which a leader proposes nothing while it hands a group over. Two round trips are added to it.
-pub const HANDOVER_HOLD_MS: u64 = 100;
+pub const HANDOVER_HOLD_MS: Ms = Ms(100);
 /// Maximum number of group moves that clients may be waiting for, at each node.
 pub const MOVES_MAX: usize = 1_024;
 /// Duration of a lease grant: a node that is pinged by one that wants leases promises nothing to other nodes for this
 /// time; see `node::peers::leases`.
-pub const LEASE_MS: u64 = 400;
+pub const LEASE_MS: Ms = Ms(400);
 /// Time for which a leader relies on a lease grant, counted from the sending of its ping: a tenth less than
 /// [`LEASE_MS`], because clocks drift.
-pub const LEASE_HELD_MS: u64 = LEASE_MS * 9 / 10;
+pub const LEASE_HELD_MS: Ms = Ms(LEASE_MS.0 * 9 / 10);
 /// Time from the start of a leader transfer until the old leader asks for leases for the group again, if it still leads
 /// it.
-pub const LEASE_REST_MS: u64 = 1_000;
+pub const LEASE_REST_MS: Ms = Ms(1_000);
 /// Time, plus two round trips, after which an unanswered question is asked again.
-pub const QUESTION_MS: u64 = 100;
+pub const QUESTION_MS: Ms = Ms(100);
 /// Time limit of a connection attempt, and of a handshake.
-pub const HANDSHAKE_MS_MAX: u64 = 2_000;
+pub const HANDSHAKE_MS_MAX: Ms = Ms(2_000);
 /// Time limit of a connection that closes once its output is written: it is cut off if nothing was written for this
 /// time.
-pub const LINGER_MS_MAX: u64 = 5_000;
+pub const LINGER_MS_MAX: Ms = Ms(5_000);
 
 /// Maximum half round trip at which every ping gives a reading of its sender's clock. A slower ping is used only if
 /// there is no reading of that clock yet, or if the last one is at least ten times this limit old.
-pub const CLOCK_ERROR_MS_MAX: u64 = 100;
+pub const CLOCK_ERROR_MS_MAX: Ms = Ms(100);
 /// Time for which a reading of a clock counts: an ordinary quartz drifts by less than 10 ms in it.
-pub const CLOCK_READING_MS_MAX: u64 = 60_000;
+pub const CLOCK_READING_MS_MAX: Ms = Ms(60_000);
 /// Time limit to decide, after this machine's clock jumped, whether the machine was frozen. The clocks of other members
 /// decide it. After the limit, the node goes on with the cluster time that it had.
-pub const CLOCK_JUMP_MS_MAX: u64 = 5_000;
+pub const CLOCK_JUMP_MS_MAX: Ms = Ms(5_000);
 /// A node whose cluster time differs by more than this from that of a majority follows the majority at once.
-pub const CLOCK_RESYNC_MS: u64 = 250;
+pub const CLOCK_RESYNC_MS: Ms = Ms(250);
 /// Once a majority's clocks are known, a node waits this long for the others before it makes a cluster time.
-pub const CLOCK_WAIT_MS: u64 = 1_000;
+pub const CLOCK_WAIT_MS: Ms = Ms(1_000);
 /// Replaces [`CLOCK_WAIT_MS`] before the first value of a cluster, if the clocks that are known differ by more than
 /// [`CLOCK_WARN_MS`].
-pub const CLOCK_FIRST_WAIT_MS: u64 = 5_000;
+pub const CLOCK_FIRST_WAIT_MS: Ms = Ms(5_000);
 /// A clock that differs by more than this from cluster time is named in the log.
-pub const CLOCK_WARN_MS: u64 = 1_000;
+pub const CLOCK_WARN_MS: Ms = Ms(1_000);
 /// Interval between comparisons of the clocks with cluster time.
-pub const CLOCK_WATCH_MS: u64 = 1_000;
+pub const CLOCK_WATCH_MS: Ms = Ms(1_000);
 
 /// The largest value of a key, unless configured otherwise.
 pub const VALUE_BYTES_MAX: usize = 64 << 20;
@@ -101,7 +101,7 @@ pub const UPLOAD_PARTS_MIN: usize = 4;
 /// Maximum number of parts in flight at a time, for all large commands of this node's clients together.
 pub const UPLOAD_PARTS_SENT: usize = 4;
 /// Time after which a large command is tried again if its group had no room for it.
-pub const UPLOAD_RETRY_MS: u64 = 100;
+pub const UPLOAD_RETRY_MS: Ms = Ms(100);
 /// Maximum size of a message between nodes that belongs to no group, and of a frame from a node that has not identified
 /// itself.
 pub const NODE_MESSAGE_BYTES_MAX: usize = 512 << 10;
@@ -127,7 +127,7 @@ pub const RELAYS_MAX: usize = 16_384;
 pub const RELAY_BYTES_MAX: usize = 256 << 10;
 /// Extra time that the client's own node waits for a relayed command, in milliseconds, after the time limit of the node
 /// that executes it. The executing node knows more about the outcome, so its answer should come first.
-pub const RELAY_GRACE_MS: u64 = 500;
+pub const RELAY_GRACE_MS: Ms = Ms(500);
 
 /// Maximum number of outstanding replies of one client. Beyond it, the client's requests wait unread.
 pub const REPLIES_MAX: usize = 4_096;
@@ -180,12 +180,12 @@ pub const BEHIND_INSTANCES_MAX: u64 = 10_000;
 /// without a lease. Each byte holds up to 7 bits of a number.
 const LISTED_BYTES_MAX: usize = 3 + 10 + 5 + 3;
 const _: () = assert!(GROUPS_MAX as usize * LISTED_BYTES_MAX + 64 <= NODE_MESSAGE_BYTES_MAX, "claims fit a message");
-const _: () = assert!(STALL_MS_MIN < SILENT_MS_MAX, "a stalled node must not take the others for dead");
-const _: () = assert!(SILENT_MS_MAX >= 4 * PING_MS, "a few pings may be lost to a busy machine");
-const _: () = assert!(LEASE_HELD_MS >= 3 * PING_MS, "a lease outlasts the time until the next answer");
-const _: () = assert!(LEASE_MS < SILENT_MS_MAX, "leases do not make elections later than silence does");
-const _: () = assert!(LEASE_REST_MS > HANDOVER_MS, "a handover that is tried again and again is without a lease");
-const _: () = assert!(CLOCK_RESYNC_MS > 2 * CLOCK_ERROR_MS_MAX, "the errors of readings alone cause no resync");
+const _: () = assert!(STALL_MS_MIN.0 < SILENT_MS_MAX.0, "a stalled node must not take the others for dead");
+const _: () = assert!(SILENT_MS_MAX.0 >= 4 * PING_MS.0, "a few pings may be lost to a busy machine");
+const _: () = assert!(LEASE_HELD_MS.0 >= 3 * PING_MS.0, "a lease outlasts the time until the next answer");
+const _: () = assert!(LEASE_MS.0 < SILENT_MS_MAX.0, "leases do not make elections later than silence does");
+const _: () = assert!(LEASE_REST_MS.0 > HANDOVER_MS.0, "a handover that is tried again and again is without a lease");
+const _: () = assert!(CLOCK_RESYNC_MS.0 > 2 * CLOCK_ERROR_MS_MAX.0, "the errors of readings alone cause no resync");
 const _: () = assert!(GROUP_QUEUE_BYTES <= NODE_QUEUE_BYTES, "one group does not stop all clients");
 const _: () = assert!(FRAME_BYTES <= BATCH_BYTES_MAX, "a frame that closes late still has room for one batch");
 const _: () = assert!(FRAGMENT_BYTES + FRAME_SLACK_BYTES <= NODE_MESSAGE_BYTES_MAX, "a fragment fits a message");
@@ -210,9 +210,9 @@ pub const CHECKPOINT_UNWRITTEN_BYTES: usize = 4 << 20;
 /// Size at which a checkpoint file is closed, at the end of the current group. Smaller groups share a file.
 pub const CHECKPOINT_FILE_BYTES: u64 = 64 << 20;
 /// Minimum pause after a checkpoint round before the next one begins.
-pub const CHECKPOINT_PAUSE_MS: u64 = 1_000;
+pub const CHECKPOINT_PAUSE_MS: Ms = Ms(1_000);
 /// Minimum pause after a checkpoint round that failed.
-pub const CHECKPOINT_RETRY_MS: u64 = 10_000;
+pub const CHECKPOINT_RETRY_MS: Ms = Ms(10_000);
 
 /// Bytes of one piece of a checkpoint that is transferred to another node.
 pub const TRANSFER_PIECE_BYTES: usize = 256 << 10;
@@ -233,18 +233,18 @@ pub const RANGE_BYTES_MIN: usize = 4 << 10;
 /// Maximum number of instances of a range that is read immediately, without waiting for other ranges.
 pub const RANGE_NEAR: u64 = 16;
 /// Window over which the load of the event loop is measured, in microseconds.
-pub const LOAD_WINDOW_US: u64 = 100_000;
+pub const LOAD_WINDOW_US: Us = Us(100_000);
 /// Maximum number of checkpoints that are received at a time.
 pub const TRANSFERS_MAX: usize = 2;
 /// Maximum number of pieces that may wait to be read, for all nodes that ask.
 pub const TRANSFER_READS_MAX: usize = 128;
 /// Silence after which the transfer of a checkpoint is given up. The received part is kept for another attempt.
-pub const TRANSFER_SILENT_MS: u64 = 5_000;
+pub const TRANSFER_SILENT_MS: Ms = Ms(5_000);
 /// Time for which a checkpoint is kept, with the log behind it, after it was offered to another node or a piece was
 /// asked for.
-pub const TRANSFER_PIN_MS: u64 = 20_000;
+pub const TRANSFER_PIN_MS: Ms = Ms(20_000);
 /// Time after which a bulk connection is tried again.
-pub const TRANSFER_REDIAL_MS: u64 = 200;
+pub const TRANSFER_REDIAL_MS: Ms = Ms(200);
 const _: () = assert!(CHECKPOINT_SAVED_BYTES < 2 * CHECKPOINT_BLOCK_BYTES, "two blocks leave nothing for a third");
 const _: () =
     assert!(RELAY_BYTES_MAX + FRAME_SLACK_BYTES <= NODE_MESSAGE_BYTES_MAX, "a relayed command fits a message");
@@ -261,14 +261,14 @@ pub struct CheckpointConfig {
     /// …if it is also longer than all checkpoints together, times this factor.
     pub log_factor: u32,
     /// Maximum interval between checkpoints if anything was written, in milliseconds.
-    pub age_ms: u64,
+    pub age_ms: Ms,
     /// Interval at which everything on the disk is read, in milliseconds.
-    pub scrub_ms: u64,
+    pub scrub_ms: Ms,
 }
 
 impl Default for CheckpointConfig {
     fn default() -> CheckpointConfig {
-        CheckpointConfig { log_bytes_min: 512 << 20, log_factor: 2, age_ms: 3_600_000, scrub_ms: 86_400_000 }
+        CheckpointConfig { log_bytes_min: 512 << 20, log_factor: 2, age_ms: Ms(3_600_000), scrub_ms: Ms(86_400_000) }
     }
 }
 
@@ -313,11 +313,11 @@ pub struct NodeConfig {
     /// The method that makes reads linearizable.
     pub reads: ReadMode,
     /// Time limit of a command or read, after which its client gets an error.
-    pub client_timeout_ms: u64,
+    pub client_timeout_ms: Ms,
     /// Time without a request after which a client is closed; 0 for never. CONFIG SET `timeout` changes it.
-    pub idle_ms_max: u64,
+    pub idle_ms_max: Ms,
     /// The time to live of sessions, of a cluster that is not born yet.
-    pub session_ttl_ms: u64,
+    pub session_ttl_ms: Ms,
     /// Maximum number of client connections.
     pub max_clients: u64,
     /// Memory that keys and values may take before this node refuses its clients' commands that may add to it, in
@@ -386,9 +386,9 @@ impl NodeConfig {
             join: Vec::new(),
             groups: 1,
             reads: ReadMode::Quorum,
-            client_timeout_ms: 5_000,
-            idle_ms_max: 0,
-            session_ttl_ms: 60_000,
+            client_timeout_ms: Ms(5_000),
+            idle_ms_max: Ms(0),
+            session_ttl_ms: Ms(60_000),
             max_clients: 20,
             memory_bytes_max: 0,
             versions: Versions::OURS,

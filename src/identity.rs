@@ -11,8 +11,8 @@ use crate::storage::checkpoint::{CheckpointSequence, Header};
 use crate::storage::disk::{Disk, read_full, replace};
 use crate::storage::wal::{SEGMENT_PREFIX, is_segment};
 use crc32c::crc32c;
-use groups::NodeId;
 use groups::membership::MemberInfo;
+use groups::{Ms, NodeId};
 use serde::{Deserialize, Serialize};
 use std::io;
 use thiserror::Error;
@@ -46,7 +46,7 @@ pub struct BirthRecord {
     /// The key of the hash that orders keys within a slot.
     pub hash_key: [u8; 16],
     /// Time for which a silent session is kept, in milliseconds.
-    pub session_ttl_ms: u64,
+    pub session_ttl_ms: Ms,
     /// The largest value of a key, in bytes. Results of commands depend on it, so it is the same on all nodes and never
     /// changes.
     pub value_bytes_max: u64,
@@ -76,12 +76,12 @@ impl BirthRecord {
     pub fn overruled(
         &self,
         groups: Option<u32>,
-        session_ttl_ms: Option<u64>,
+        session_ttl_ms: Option<Ms>,
         value_bytes_max: Option<u64>,
     ) -> Vec<String> {
         let told = [
             ("--groups", groups.map(u64::from), u64::from(self.groups), ""),
-            ("--session-ttl", session_ttl_ms, self.session_ttl_ms, " ms"),
+            ("--session-ttl", session_ttl_ms.map(|ttl_ms| ttl_ms.0), self.session_ttl_ms.0, " ms"),
             ("--value-bytes-max", value_bytes_max, self.value_bytes_max, ""),
         ];
         let differs = told.into_iter().filter_map(|(flag, told, born, unit)| {
@@ -340,7 +340,7 @@ mod tests {
             cluster_id: [1; 16],
             groups: 16,
             hash_key: [2; 16],
-            session_ttl_ms: 1000,
+            session_ttl_ms: Ms(1000),
             value_bytes_max: 1 << 20,
             members: vec![member],
         }

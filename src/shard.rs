@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use groups::message::Range;
 use groups::reads::ReadId;
 use groups::{
-    Ballot, Clock, Counter, Effect, ElectionContext, Group, GroupId, Instance, LeadershipAnswer, Message, NodeId,
+    Ballot, Clock, Counter, Effect, ElectionContext, Group, GroupId, Instance, LeadershipAnswer, Message, Ms, NodeId,
     Snapshot, StateMachine, Value, WorkBudget,
 };
 use std::collections::VecDeque;
@@ -57,7 +57,7 @@ pub trait EffectSink {
 impl StateMachine for Store {
     type Reply<'a> = Reply<'a>;
 
-    fn begin(&mut self, time_ms: u64) {
+    fn begin(&mut self, time_ms: Ms) {
         Store::begin(self, time_ms);
     }
 
@@ -342,7 +342,7 @@ impl Shard {
     pub fn tick(
         &mut self,
         clock: Clock,
-        cluster_ms: Option<u64>,
+        cluster_ms: Option<Ms>,
         context: ElectionContext<'_>,
         out: &mut impl EffectSink,
     ) {
@@ -425,7 +425,7 @@ impl Shard {
     pub fn flush(
         &mut self,
         clock: Clock,
-        cluster_ms: Option<u64>,
+        cluster_ms: Option<Ms>,
         out: &mut impl EffectSink,
         ready: &mut Vec<ReadId>,
         asking: &mut Vec<GroupId>,
@@ -439,7 +439,7 @@ impl Shard {
             }
             let proposes = |bytes| cluster_ms.is_some() && out.takes_value(bytes);
             if replica.group.next_value_bytes().is_none_or(proposes) {
-                replica.group.flush(clock, cluster_ms.unwrap_or(0), &mut self.effects);
+                replica.group.flush(clock, cluster_ms.unwrap_or(Ms(0)), &mut self.effects);
                 self.carry_out(group, out);
             } else {
                 self.held.push(group);

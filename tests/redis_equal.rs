@@ -8,6 +8,7 @@
 mod redis_server;
 
 use bytes::BytesMut;
+use groups::Ms;
 use net::outbound::Outbound;
 use net::resp::Protocol;
 use paxoi::kv::encode::encode;
@@ -236,7 +237,7 @@ fn alike(name: &str, theirs: &[u8], ours: &[u8]) -> bool {
 /// Returns the store's reply as RESP2.
 fn ask(store: &mut Store, request: &[String]) -> Vec<u8> {
     let words: Vec<&[u8]> = request.iter().map(String::as_bytes).collect();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64;
+    let now = Ms(SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64);
     store.begin(now);
     let mut out = Outbound::new();
     let mut body = BytesMut::new();

@@ -118,14 +118,14 @@ impl Acceptor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{NodeId, ValueBuilder};
+    use crate::{Ms, NodeId, ValueBuilder};
 
     fn ballot(round: u64) -> Ballot {
         Ballot { round, node: NodeId(1) }
     }
 
     fn value(time: u64) -> Value {
-        ValueBuilder::default().seal(0, time, None)
+        ValueBuilder::default().seal(0, Ms(time), None)
     }
 
     #[test]

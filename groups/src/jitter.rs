@@ -1,6 +1,8 @@
 //! A small random generator, for delays and for the seeds of other generators: SplitMix64 (Steele, Lea, Flood, OOPSLA
 //! 2014).
 
+use crate::Ms;
+
 /// A random generator whose whole state is one number.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SplitMix64(u64);
@@ -24,5 +26,10 @@ impl SplitMix64 {
     /// Returns a random number from 0 up to, but not including, `bound`, which must not be 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.bits() % bound
+    }
+
+    /// Returns a random span from 0 up to, but not including, `bound`, which must not be 0.
+    pub fn below_ms(&mut self, bound: Ms) -> Ms {
+        Ms(self.below(bound.0))
     }
 }

@@ -21,6 +21,7 @@ pub mod proposer;
 pub mod queue;
 pub mod reads;
 mod types;
+mod units;
 mod value;
 mod work;
 
@@ -38,6 +39,7 @@ pub use membership::{Membership, MembershipChange};
 pub use message::Message;
 pub use paxos::{Fate, Paxos};
 pub use types::{Ballot, GroupId, Instance, NodeId};
+pub use units::{Ms, Us};
 pub use value::{
     COMMAND_HEADER_BYTES, Command, CommandId, Commands, Counter, MACHINE_OF_VERSION_3, MACHINE_OF_VERSION_4,
     VALUE_HEADER_BYTES, VALUE_VERSION_MAX, Value, ValueBuilder, ValueError, put_command,
@@ -45,4 +47,4 @@ pub use value::{
 pub use work::{BYTES_PER_STEP, WorkBudget};
 
 /// Interval between calls of [`Group::tick`], in milliseconds.
-pub const TICK_MS: u64 = 20;
+pub const TICK_MS: Ms = Ms(20);

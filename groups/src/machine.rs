@@ -1,5 +1,6 @@
 //! The interface of the state machine that a group replicates.
 
+use crate::Ms;
 use crate::work::{BYTES_PER_STEP, WorkBudget};
 
 /// A deterministic state machine: equal values in equal order give equal states and replies on every member.
@@ -10,7 +11,7 @@ pub trait StateMachine {
         Self: 'a;
 
     /// Begins a value: from here on the group's time is `time_ms` (unix milliseconds, never less than before).
-    fn begin(&mut self, time_ms: u64);
+    fn begin(&mut self, time_ms: Ms);
 
     /// Returns the rolling digest: a hash of all changes of the state so far. Each change updates it, without a pass
     /// over the whole state. Members whose digests differ at the same instance have diverged. 0 if nothing happened

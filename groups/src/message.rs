@@ -464,14 +464,14 @@ const SHARED_BYTES_MIN: usize = 512 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{NodeId, ValueBuilder};
+    use crate::{Ms, NodeId, ValueBuilder};
 
     fn ballot(round: u64) -> Ballot {
         Ballot { round, node: NodeId(2) }
     }
 
     fn accepted(round: u64) -> Accepted {
-        Accepted { ballot: ballot(round), value: ValueBuilder::default().seal(1, round, None) }
+        Accepted { ballot: ballot(round), value: ValueBuilder::default().seal(1, Ms(round), None) }
     }
 
     fn one_of_each() -> Vec<Message> {

@@ -13,16 +13,16 @@ use crate::acceptor::{Accepted, Acceptor, Refused};
 use crate::members::Members;
 use crate::proposer::Proposer;
 use crate::value::put_command;
-use crate::{Ballot, CommandId, Counter, NodeId, SplitMix64, Value, ValueBuilder};
+use crate::{Ballot, CommandId, Counter, Ms, NodeId, SplitMix64, Value, ValueBuilder};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Time limit of a round, plus a random time below it. A round without a majority by then is given up, and the next
 /// begun.
-const ROUND_MS: u64 = 100;
+const ROUND_MS: Ms = Ms(100);
 /// Wait before the next round after a refusal, plus a random time below it. The random time is doubled with each round,
 /// up to [`DOUBLINGS_MAX`] times.
-const BACK_OFF_MS: u64 = 10;
+const BACK_OFF_MS: Ms = Ms(10);
 const DOUBLINGS_MAX: u32 = 5;
 
 /// The outcome of a decision, as far as this peer knows.
@@ -75,7 +75,7 @@ pub struct Paxos {
     /// The number up to which each member is done, in the order of `members`.
     done: Vec<Option<u64>>,
     max: Option<u64>,
-    now_ms: u64,
+    now_ms: Ms,
     jitter: SplitMix64,
     outgoing: VecDeque<(NodeId, Message)>,
 }
@@ -95,7 +95,7 @@ struct Attempt {
     /// The value to propose if none was accepted before.
     value: Value,
     /// The time at which the next round begins.
-    due_ms: u64,
+    due_ms: Ms,
     rounds: u32,
 }
 
@@ -107,7 +107,7 @@ impl Paxos {
         let done = vec![None; members.ids().len()];
         let jitter = SplitMix64::new(seed ^ u64::from(me.0));
         let (slots, attempts, outgoing) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
-        Paxos { me, members, slots, attempts, done, max: None, now_ms: 0, jitter, outgoing }
+        Paxos { me, members, slots, attempts, done, max: None, now_ms: Ms(0), jitter, outgoing }
     }
 
     /// Gets `seq` decided, with `value` if no other is proposed. The attempt goes on until `seq` is decided;
@@ -119,7 +119,7 @@ impl Paxos {
         }
         // A placeholder: the first round, which begins at once, has a ballot of its own.
         let proposer = Proposer::prepare(Ballot::ZERO);
-        self.attempts.insert(seq, Attempt { proposer, value: wrap(value), due_ms: 0, rounds: 0 });
+        self.attempts.insert(seq, Attempt { proposer, value: wrap(value), due_ms: Ms(0), rounds: 0 });
         self.begin_round(seq);
     }
 
@@ -192,7 +192,7 @@ impl Paxos {
 
     /// Sets the time, which only goes forward, and begins new rounds in place of those without a majority. Call it
     /// about every 10 ms.
-    pub fn tick(&mut self, now_ms: u64) {
+    pub fn tick(&mut self, now_ms: Ms) {
         self.now_ms = now_ms;
         let due = self.attempts.iter().filter(|(_, attempt)| attempt.due_ms <= now_ms);
         let due: Vec<u64> = due.map(|(seq, _)| *seq).collect();
@@ -201,7 +201,7 @@ impl Paxos {
 
     /// Begins phase 1 under a new ballot, above all heard of.
     fn begin_round(&mut self, seq: u64) {
-        let (me, due_ms) = (self.me, self.now_ms + ROUND_MS + self.jitter.below(ROUND_MS));
+        let (me, due_ms) = (self.me, self.now_ms + ROUND_MS + self.jitter.below_ms(ROUND_MS));
         let slot = self.slots.entry(seq).or_default();
         let Some(attempt) = self.attempts.get_mut(&seq) else { return };
         let ballot = slot.seen.max(slot.acceptor.promised()).above(me);
@@ -275,8 +275,8 @@ impl Paxos {
         let Some(slot) = self.slots.get_mut(&seq) else { return };
         slot.seen = slot.seen.max(promised);
         let Some(attempt) = attempt_under(&mut self.attempts, seq, ballot) else { return };
-        let most = BACK_OFF_MS << attempt.rounds.min(DOUBLINGS_MAX);
-        attempt.due_ms = attempt.due_ms.min(self.now_ms + BACK_OFF_MS + self.jitter.below(most));
+        let most = BACK_OFF_MS * (1 << attempt.rounds.min(DOUBLINGS_MAX));
+        attempt.due_ms = attempt.due_ms.min(self.now_ms + BACK_OFF_MS + self.jitter.below_ms(most));
     }
 
     fn decide(&mut self, seq: u64, value: &Value) {
@@ -330,7 +330,7 @@ fn wrap(bytes: &[u8]) -> Value {
     let mut builder = ValueBuilder::default();
     let nobody = CommandId { origin: NodeId(0), start: 0, counter: Counter(0) };
     put_command(builder.commands_mut(), nobody, |out| out.extend_from_slice(bytes));
-    builder.seal(0, 0, None)
+    builder.seal(0, Ms(0), None)
 }
 
 fn unwrap(value: &Value) -> Bytes {

@@ -126,7 +126,7 @@ impl Proposer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ValueBuilder;
+    use crate::{Ms, ValueBuilder};
 
     fn members() -> Members {
         Members::new(vec![NodeId(1), NodeId(2), NodeId(3)])
@@ -137,7 +137,7 @@ mod tests {
     }
 
     fn accepted(round: u64) -> Option<Accepted> {
-        Some(Accepted { ballot: ballot(round), value: ValueBuilder::default().seal(0, round, None) })
+        Some(Accepted { ballot: ballot(round), value: ValueBuilder::default().seal(0, Ms(round), None) })
     }
 
     #[test]
@@ -147,7 +147,7 @@ mod tests {
         assert!(!proposer.on_promise(NodeId(2), accepted(3), &members()));
         assert!(!proposer.on_promise(NodeId(7), accepted(8), &members()));
         assert!(proposer.on_promise(NodeId(3), accepted(5), &members()));
-        assert_eq!(proposer.bound().unwrap().time_ms(), 5);
+        assert_eq!(proposer.bound().unwrap().time_ms(), Ms(5));
     }
 
     #[test]
@@ -155,7 +155,7 @@ mod tests {
         let mut proposer = Proposer::prepare(ballot(1));
         proposer.on_promise(NodeId(1), None, &members());
         proposer.on_promise(NodeId(2), None, &members());
-        proposer.propose(ValueBuilder::default().seal(0, 1, None));
+        proposer.propose(ValueBuilder::default().seal(0, Ms(1), None));
         assert!(!proposer.on_vote(NodeId(1), &members()));
         assert!(!proposer.on_vote(NodeId(1), &members()));
         assert!(proposer.on_vote(NodeId(3), &members()));
@@ -170,6 +170,6 @@ mod tests {
         let mut proposer = Proposer::prepare(ballot(9));
         proposer.on_promise(NodeId(2), accepted(3), &members());
         proposer.on_promise(NodeId(3), None, &members());
-        proposer.propose(ValueBuilder::default().seal(0, 1, None));
+        proposer.propose(ValueBuilder::default().seal(0, Ms(1), None));
     }
 }

@@ -2,7 +2,7 @@
 //! form the next value, so batches form by themselves.
 
 use crate::value::{COMMAND_HEADER_BYTES, ValueBuilder};
-use crate::{Commands, Counter, DedupTable, NodeId, Value};
+use crate::{Commands, Counter, DedupTable, Ms, NodeId, Value};
 use std::collections::VecDeque;
 
 /// The commands that wait for a leader's next instances.
@@ -86,7 +86,7 @@ impl Queue {
 
     /// Returns the next value, which is a no-op if the queue is empty, and sets `waiting` to the nodes whose clients
     /// wait for it. See [`ValueBuilder::seal`].
-    pub fn seal(&mut self, chain: u32, time_ms: u64, digest: Option<u64>, waiting: &mut Vec<NodeId>) -> Value {
+    pub fn seal(&mut self, chain: u32, time_ms: Ms, digest: Option<u64>, waiting: &mut Vec<NodeId>) -> Value {
         waiting.clear();
         if let Some(mut batch) = self.full.pop_front() {
             waiting.append(&mut batch.origins);
@@ -135,7 +135,7 @@ mod tests {
 
     fn seal(queue: &mut Queue) -> (usize, Vec<NodeId>) {
         let mut waiting = Vec::new();
-        let value = queue.seal(0, 0, None, &mut waiting);
+        let value = queue.seal(0, Ms(0), None, &mut waiting);
         (value.commands().count(), waiting)
     }
 
@@ -154,10 +154,10 @@ mod tests {
         let mut queue = Queue::new(70);
         let (old, new) = ([1; 10], [crate::MACHINE_OF_VERSION_3; 10]);
         assert!(queue.extend(NodeId(1), Counter(0), &commands(1, &[&old, &new, &old])));
-        let mut next = |digest| queue.seal(0, 0, digest, &mut Vec::new()).version();
+        let mut next = |digest| queue.seal(0, Ms(0), digest, &mut Vec::new()).version();
         assert_eq!([next(Some(7)), next(None)], [3, 1]);
         assert!(queue.extend(NodeId(2), Counter(0), &commands(2, &[&old])));
-        assert_eq!((queue.next_version(), queue.seal(0, 0, Some(7), &mut Vec::new()).version()), (1, 2));
+        assert_eq!((queue.next_version(), queue.seal(0, Ms(0), Some(7), &mut Vec::new()).version()), (1, 2));
     }
 
     #[test]

@@ -15,7 +15,7 @@
 //! [`MACHINE_OF_VERSION_3`], and version 4 one whose body begins with [`MACHINE_OF_VERSION_4`]. Members that read only
 //! lower versions do not know these commands.
 
-use crate::NodeId;
+use crate::{Ms, NodeId};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -137,8 +137,8 @@ impl Value {
 
     /// Returns the group's time from this value on, in unix milliseconds.
     #[must_use]
-    pub fn time_ms(&self) -> u64 {
-        u64::from_le_bytes(array(&self.0[8..16]))
+    pub fn time_ms(&self) -> Ms {
+        Ms(u64::from_le_bytes(array(&self.0[8..16])))
     }
 
     /// Returns the digest of the state before this value, at the leader that proposed it; `None` in version 1.
@@ -261,7 +261,7 @@ impl ValueBuilder {
     ///
     /// # Panics
     /// If a command asks for more than version 1, and there is no digest.
-    pub fn seal(&mut self, chain: u32, time_ms: u64, digest: Option<u64>) -> Value {
+    pub fn seal(&mut self, chain: u32, time_ms: Ms, digest: Option<u64>) -> Value {
         let version = self.version().max(if digest.is_some() { DIGEST_VERSION } else { 1 });
         assert!(digest.is_some() || version == 1, "a value of version {version} has a digest");
         self.version = 0;
@@ -275,7 +275,7 @@ impl ValueBuilder {
         }
         sealed[0] = version;
         sealed[4..8].copy_from_slice(&chain.to_le_bytes());
-        sealed[8..16].copy_from_slice(&time_ms.to_le_bytes());
+        sealed[8..16].copy_from_slice(&time_ms.0.to_le_bytes());
         Value(sealed.freeze())
     }
 
@@ -321,10 +321,10 @@ mod tests {
         for digest in [None, Some(7)] {
             put_command(builder.commands_mut(), id(1), |out| out.put_slice(b"first"));
             put_command(builder.commands_mut(), id(2), |_| ());
-            let value = builder.seal(5, 99, digest);
+            let value = builder.seal(5, Ms(99), digest);
             assert!(builder.is_empty());
             let value = Value::parse(value.bytes().clone()).unwrap();
-            assert_eq!((value.chain(), value.time_ms(), value.digest()), (5, 99, digest));
+            assert_eq!((value.chain(), value.time_ms(), value.digest()), (5, Ms(99), digest));
             let commands: Vec<Command<'_>> = value.commands().collect();
             assert_eq!(commands, [Command { id: id(1), body: b"first" }, Command { id: id(2), body: b"" }]);
         }
@@ -335,7 +335,7 @@ mod tests {
         let mut builder = ValueBuilder::default();
         for (digest, noop_bytes) in [(None, 16), (Some(7), 24)] {
             put_command(builder.commands_mut(), id(1), |out| out.put_slice(b"body"));
-            let bytes = builder.seal(0, 0, digest).bytes().clone();
+            let bytes = builder.seal(0, Ms(0), digest).bytes().clone();
             for cut in 0..bytes.len() {
                 assert_eq!(Value::parse(bytes.slice(..cut)).is_ok(), cut == noop_bytes, "cut at {cut}");
             }
@@ -347,7 +347,7 @@ mod tests {
     #[test]
     fn the_chain_differs_when_any_byte_before_differs() {
         let mut builder = ValueBuilder::default();
-        let (one, other) = (builder.seal(0, 1, None), builder.seal(0, 2, None));
+        let (one, other) = (builder.seal(0, Ms(1), None), builder.seal(0, Ms(2), None));
         assert_ne!(one.next_chain(), other.next_chain());
     }
 }

@@ -6,12 +6,12 @@
 //! and so overtake each other.
 
 use groups::paxos::{Message, Step};
-use groups::{Fate, Members, NodeId, Paxos, SplitMix64};
+use groups::{Fate, Members, Ms, NodeId, Paxos, SplitMix64};
 use std::collections::BTreeMap;
 
-const TICK_MS: u64 = 10;
+const TICK_MS: Ms = Ms(10);
 /// Time limit of a wait, in milliseconds: that of the lab's `waitn`.
-const WAIT_MS: u64 = 30_710;
+const WAIT_MS: Ms = Ms(30_710);
 
 enum Event {
     Tick,
@@ -19,8 +19,8 @@ enum Event {
 }
 
 struct Lab {
-    now: u64,
-    events: BTreeMap<(u64, u64), Event>,
+    now: Ms,
+    events: BTreeMap<(Ms, u64), Event>,
     count: u64,
     jitter: SplitMix64,
     /// The peers; `None` until a peer is created.
@@ -35,7 +35,7 @@ struct Lab {
 impl Lab {
     fn new(count: usize) -> Lab {
         let mut lab = Lab {
-            now: 0,
+            now: Ms(0),
             events: BTreeMap::new(),
             count: 0,
             jitter: SplitMix64::new(count as u64),
@@ -83,7 +83,7 @@ impl Lab {
         }
     }
 
-    fn at(&mut self, delay_ms: u64, event: Event) {
+    fn at(&mut self, delay_ms: Ms, event: Event) {
         self.count += 1;
         self.events.insert((self.now + delay_ms, self.count), event);
     }
@@ -97,7 +97,7 @@ impl Lab {
             if is_request(&message) && !is_reachable || !is_request(&message) && !is_answerable {
                 continue;
             }
-            let delay = 1 + self.jitter.below(5);
+            let delay = Ms(1 + self.jitter.below(5));
             self.at(delay, Event::Message { from, to, message, is_answerable: true });
         }
     }
@@ -125,7 +125,7 @@ impl Lab {
         self.send(to, is_answerable);
     }
 
-    fn run(&mut self, ms: u64) {
+    fn run(&mut self, ms: Ms) {
         let end = self.now + ms;
         while self.events.first_key_value().is_some_and(|((at, _), _)| *at <= end) {
             self.step();
@@ -204,11 +204,11 @@ fn a_deaf_peer_learns_only_by_its_own_proposals() {
     (lab.deaf[0], lab.deaf[4]) = (true, true);
     lab.start(1, 1, "goodbye");
     lab.wait_majority(1);
-    lab.run(1_000);
+    lab.run(Ms(1_000));
     assert_eq!(lab.decided(1), 3);
     lab.start(0, 1, "xxx");
     lab.wait(1, 4);
-    lab.run(1_000);
+    lab.run(Ms(1_000));
     assert_eq!(lab.decided(1), 4);
     lab.start(4, 1, "yyy");
     lab.wait(1, 5);
@@ -228,7 +228,7 @@ fn only_what_all_are_done_with_is_forgotten() {
     lab.done_all(0);
     (1..6).for_each(|peer| lab.peer(peer).done(1));
     (0..6).for_each(|peer| lab.start(peer, 8 + peer as u64, "xx"));
-    lab.run(12_000);
+    lab.run(Ms(12_000));
     assert_eq!(lab.min(), [1; 6]);
 }
 
@@ -242,7 +242,7 @@ fn done_may_run_ahead_of_decisions() {
         let (peer, value) = (lab.jitter.below(3) as usize, lab.jitter.below(1_000_000));
         lab.start(peer, seq, &value.to_string());
         for _ in 0..50 {
-            lab.run(5);
+            lab.run(Ms(5));
             let (seq, peer) = (lab.jitter.below(20), lab.jitter.below(3) as usize);
             if matches!(lab.fate(peer, seq), Fate::Decided(_)) {
                 lab.peer(peer).done(seq);
@@ -250,7 +250,7 @@ fn done_may_run_ahead_of_decisions() {
         }
     }
     lab.unreliable(false);
-    lab.run(2_000);
+    lab.run(Ms(2_000));
     (0..20).for_each(|seq| {
         lab.decided(seq);
     });
@@ -270,12 +270,12 @@ fn forgetting_frees_memory_and_is_for_ever() {
     assert!(bytes(&lab) >= 30_000_000);
     lab.done_all(10);
     (0..3).for_each(|peer| lab.start(peer, 11 + peer as u64, "z"));
-    lab.run(3_000);
+    lab.run(Ms(3_000));
     assert_eq!(lab.min(), [11; 3]);
     assert!(bytes(&lab) < 1_000, "{} bytes are remembered", bytes(&lab));
     for seq in 0..3 {
         lab.start_all(seq, |_| "again".into());
-        lab.run(1_000);
+        lab.run(Ms(1_000));
         (0..3).for_each(|peer| assert_eq!(lab.fate(peer, seq), Fate::Forgotten));
     }
 }
@@ -289,7 +289,7 @@ fn forgetting_does_not_lower_the_maximum() {
     }
     lab.done_all(10);
     lab.start_all(10, |_| "z".into());
-    lab.run(2_000);
+    lab.run(Ms(2_000));
     (0..3).for_each(|peer| assert_eq!(lab.peer(peer).max(), Some(10)));
 }
 
@@ -300,14 +300,14 @@ fn agreement_takes_few_requests() {
         lab.start(0, seq, "x");
         lab.wait(seq, 3);
     }
-    lab.run(2_000);
+    lab.run(Ms(2_000));
     assert_eq!(lab.requests, 5 * 6, "prepare, accept and decided, to two others");
     lab.requests = 0;
     for seq in 5..10 {
         lab.start_all(seq, |peer| peer.to_string());
         lab.wait(seq, 3);
     }
-    lab.run(2_000);
+    lab.run(Ms(2_000));
     assert!(lab.requests <= 5 * 3 * 15, "{} requests for five contested agreements", lab.requests);
 }
 
@@ -352,13 +352,13 @@ fn partitions() {
     let mut lab = Lab::new(5);
     lab.part(&[&[0, 2], &[1, 3], &[4]]);
     lab.start(1, 0, "111");
-    lab.run(3_000);
+    lab.run(Ms(3_000));
     assert_eq!(lab.decided(0), 0, "no part has a majority");
     lab.part(&[&[0], &[1, 2, 3], &[4]]);
     lab.wait_majority(0);
     lab.start(0, 0, "1000");
     lab.start(4, 0, "1004");
-    lab.run(1_000);
+    lab.run(Ms(1_000));
     assert_eq!(lab.decided(0), 3);
     lab.part(&[&[0, 1, 2, 3, 4]]);
     lab.wait(0, 5);
@@ -393,15 +393,15 @@ fn one_peer_changes_sides() {
 fn many_requests_through_changing_partitions() {
     let mut lab = Lab::new(5);
     lab.unreliable(true);
-    let (mut part_at, mut start_at, mut next) = (0, 0, 0);
-    while lab.now < 20_000 {
-        lab.run(10);
+    let (mut part_at, mut start_at, mut next) = (Ms(0), Ms(0), 0);
+    while lab.now < Ms(20_000) {
+        lab.run(Ms(10));
         if lab.now >= part_at {
-            part_at = lab.now + lab.jitter.below(200);
+            part_at = lab.now + lab.jitter.below_ms(Ms(200));
             (0..5).for_each(|peer| lab.parts[peer] = lab.jitter.below(3) as usize);
         }
         if lab.now >= start_at {
-            start_at = lab.now + lab.jitter.below(300);
+            start_at = lab.now + lab.jitter.below_ms(Ms(300));
             let open = (0..next).filter(|seq| !lab.is_known_to_all(*seq)).count();
             if open < 10 {
                 let value = lab.jitter.below(10);
@@ -412,7 +412,7 @@ fn many_requests_through_changing_partitions() {
     }
     lab.unreliable(false);
     lab.part(&[&[0, 1, 2, 3, 4]]);
-    lab.run(5_000);
+    lab.run(Ms(5_000));
     (0..next).for_each(|seq| lab.wait_majority(seq));
     assert!(next > 20, "only {next} agreements were begun");
 }

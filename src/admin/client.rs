@@ -6,6 +6,7 @@
 use super::hello::timeout_ms;
 use super::{help, integer, not_an_integer, syntax_error, unknown_subcommand, wrong_arity};
 use crate::kv::reply::Reply;
+use groups::Ms;
 use net::resp::Protocol;
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -28,9 +29,9 @@ pub struct ClientInfo {
     /// The version of RESP that replies are written in.
     pub protocol: Protocol,
     /// When the connection was accepted.
-    pub created_ms: u64,
+    pub created_ms: Ms,
     /// When the client last sent something.
-    pub last_input_ms: u64,
+    pub last_input_ms: Ms,
     /// Which replies the client wants.
     pub reply_mode: ReplyMode,
     /// CLIENT NO-EVICT: kept for CLIENT LIST only, no connection is evicted for memory.
@@ -78,7 +79,7 @@ pub enum ClientAction {
     /// Pauses the requests of all clients, or only those that may write, and answers OK.
     Pause {
         /// The length of the pause in milliseconds.
-        timeout_ms: u64,
+        timeout_ms: Ms,
         /// True to pause all requests, false to pause only those that may write.
         all: bool,
     },
@@ -96,7 +97,7 @@ pub enum ClientAction {
 impl ClientInfo {
     /// A connection accepted at `now_ms`.
     #[must_use]
-    pub fn new(id: u64, addr: SocketAddr, laddr: SocketAddr, now_ms: u64) -> ClientInfo {
+    pub fn new(id: u64, addr: SocketAddr, laddr: SocketAddr, now_ms: Ms) -> ClientInfo {
         ClientInfo {
             id,
             addr,
@@ -130,8 +131,8 @@ impl ClientInfo {
 
     /// Appends the line of CLIENT LIST to `out`, with Redis's fields in Redis's order. A field that has no meaning here
     /// is 0 (`fd`: -1).
-    fn line(&self, now_ms: u64, out: &mut String) {
-        let seconds = |since: u64| now_ms.saturating_sub(since) / 1000;
+    fn line(&self, now_ms: Ms, out: &mut String) {
+        let seconds = |since: Ms| now_ms.saturating_sub(since).0 / 1000;
         let flags = [(self.blocked, 'b'), (self.multi >= 0, 'x'), (self.no_evict, 'e'), (self.no_touch, 'T')];
         let flags: String = flags.into_iter().filter_map(|(set, flag)| set.then_some(flag)).collect();
         let _ = writeln!(
@@ -181,7 +182,7 @@ impl ReplyMode {
 /// Carries out a subcommand about the asking connection. Returns `None` if the subcommand is about all connections: see
 /// [`every`].
 #[must_use]
-pub fn own(args: &[&[u8]], me: &mut ClientInfo, now_ms: u64) -> Option<Reply<'static>> {
+pub fn own(args: &[&[u8]], me: &mut ClientInfo, now_ms: Ms) -> Option<Reply<'static>> {
     let Some(subcommand) = args.get(1) else { return Some(wrong_arity("client")) };
     let rest = &args[2..];
     Some(match (subcommand.to_ascii_lowercase().as_slice(), rest) {
@@ -221,7 +222,7 @@ pub fn every<'c>(
     args: &[&[u8]],
     me: u64,
     clients: impl IntoIterator<Item = &'c ClientInfo>,
-    now_ms: u64,
+    now_ms: Ms,
 ) -> ClientAction {
     let [_, subcommand, rest @ ..] = args else { return ClientAction::Reply(wrong_arity("client")) };
     match subcommand.to_ascii_lowercase().as_slice() {
@@ -331,7 +332,7 @@ fn unblock(rest: &[&[u8]]) -> Result<ClientAction, Reply<'static>> {
     Ok(ClientAction::Unblock { id: u64::try_from(id).unwrap_or(0), with_error })
 }
 
-fn list<'c>(rest: &[&[u8]], clients: impl IntoIterator<Item = &'c ClientInfo>, now_ms: u64) -> Reply<'static> {
+fn list<'c>(rest: &[&[u8]], clients: impl IntoIterator<Item = &'c ClientInfo>, now_ms: Ms) -> Reply<'static> {
     let mut filter = Filter::default();
     match rest {
         [] => {}

@@ -6,7 +6,7 @@ use net::outbound::Outbound;
 /// Returns a connection with this id, from a port of its own.
 pub(in crate::admin) fn info(id: u64) -> ClientInfo {
     let addr = SocketAddr::from(([127, 0, 0, 1], 50000 + id as u16));
-    ClientInfo::new(id, addr, SocketAddr::from(([127, 0, 0, 1], 7001)), 10_000)
+    ClientInfo::new(id, addr, SocketAddr::from(([127, 0, 0, 1], 7001)), Ms(10_000))
 }
 
 /// Splits a command at its spaces into arguments.
@@ -22,12 +22,12 @@ pub(in crate::admin) fn written(reply: &Reply<'_>, protocol: Protocol) -> String
 }
 
 fn asked(command: &str, me: &mut ClientInfo) -> Reply<'static> {
-    own(&words(command), me, 12_500).expect("about the own connection")
+    own(&words(command), me, Ms(12_500)).expect("about the own connection")
 }
 
 fn all(command: &str) -> ClientAction {
     let clients = [info(9), info(2), info(5)];
-    every(&words(command), 5, &clients, 12_500)
+    every(&words(command), 5, &clients, Ms(12_500))
 }
 
 fn killed(command: &str) -> (Vec<u64>, Reply<'static>) {
@@ -47,7 +47,7 @@ fn listed(command: &str) -> Vec<String> {
 fn the_line_of_a_client_has_the_fields_of_redis() {
     let mut me = info(6);
     me.last_command = "client|info";
-    me.last_input_ms = 11_400;
+    me.last_input_ms = Ms(11_400);
     let expected = "id=6 addr=127.0.0.1:50006 laddr=127.0.0.1:7001 fd=-1 name= age=2 idle=1 flags=N db=0 sub=0 psub=0 ssub=0 \
                     multi=-1 qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r \
                     cmd=client|info user=default redir=-1 resp=2 lib-name= lib-ver=\n";
@@ -66,7 +66,7 @@ fn names_are_printable_ascii() {
     assert_eq!(asked("CLIENT GETNAME", &mut me), Reply::Null);
     assert_eq!(asked("CLIENT SETNAME bob", &mut me), Reply::Ok);
     for bad in ["a b".as_bytes(), b"a\n", "é".as_bytes(), b"\x7f", b"\xff"] {
-        assert_eq!(own(&[b"CLIENT", b"SETNAME", bad], &mut me, 0), Some(bad_name()));
+        assert_eq!(own(&[b"CLIENT", b"SETNAME", bad], &mut me, Ms(0)), Some(bad_name()));
     }
     assert_eq!(asked("CLIENT GETNAME", &mut me), Reply::text("bob"));
     assert_eq!(asked("CLIENT SETNAME ", &mut me), Reply::Ok);
@@ -80,7 +80,7 @@ fn libraries_name_themselves() {
     assert_eq!(asked("CLIENT SETINFO lib-ver 5.0", &mut me), Reply::Ok);
     assert_eq!((me.lib_name.as_str(), me.lib_ver.as_str()), ("redis-py", "5.0"));
     assert_eq!(asked("CLIENT SETINFO COLOUR red", &mut me), Reply::error("ERR Unrecognized option 'COLOUR'"));
-    let reply = own(&[b"CLIENT", b"SETINFO", b"LIB-VER", b"a b"], &mut me, 0);
+    let reply = own(&[b"CLIENT", b"SETINFO", b"LIB-VER", b"a b"], &mut me, Ms(0));
     assert_eq!(reply, Some(Reply::error("ERR LIB-VER cannot contain spaces, newlines or special characters.")));
 }
 
@@ -89,7 +89,7 @@ fn replies_are_switched_for_the_commands_that_follow() {
     let mut me = info(1);
     let mut sent = |commands: &[&str]| -> Vec<bool> {
         let each = commands.iter().map(|command| {
-            let _ = own(&words(command), &mut me, 0);
+            let _ = own(&words(command), &mut me, Ms(0));
             me.reply_mode.admit()
         });
         each.collect()
@@ -149,9 +149,9 @@ fn pauses_and_unblocks_are_for_the_node() {
     let paused = |timeout_ms, all| ClientAction::Pause { timeout_ms, all };
     let unblocked = |id, with_error| ClientAction::Unblock { id, with_error };
     for (command, action) in [
-        ("CLIENT PAUSE 10", paused(10, true)),
-        ("CLIENT PAUSE 0 all", paused(0, true)),
-        ("client pause 9223372036854775807 Write", paused(i64::MAX as u64, false)),
+        ("CLIENT PAUSE 10", paused(Ms(10), true)),
+        ("CLIENT PAUSE 0 all", paused(Ms(0), true)),
+        ("client pause 9223372036854775807 Write", paused(Ms(i64::MAX as u64), false)),
         ("CLIENT UNPAUSE", ClientAction::Unpause),
         ("CLIENT UNBLOCK 7", unblocked(7, false)),
         ("CLIENT UNBLOCK 7 timeout", unblocked(7, false)),

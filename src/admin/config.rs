@@ -10,6 +10,7 @@ use super::{help, integer, syntax_error, unknown_subcommand, wrong_arity};
 use crate::kv::glob::Pattern;
 use crate::kv::reply::Reply;
 use crate::size;
+use groups::Ms;
 use std::borrow::Cow;
 
 /// The largest `client-timeout-ms` that can be set: an hour.
@@ -35,9 +36,9 @@ pub struct ConfigView {
     /// Maximum length of a value, in bytes.
     pub value_bytes_max: u64,
     /// Time that a command may wait for its group before its client gets an error, in milliseconds.
-    pub client_timeout_ms: u64,
+    pub client_timeout_ms: Ms,
     /// Time after which an unused session of ONCE ends, in milliseconds.
-    pub session_ttl_ms: u64,
+    pub session_ttl_ms: Ms,
     /// Number of Paxos groups of the cluster.
     pub groups: u32,
     /// How reads are made linearizable: `quorum`, `lease` or `log`.
@@ -54,7 +55,7 @@ pub struct ConfigView {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConfigChange {
     /// `client-timeout-ms`: milliseconds, 1 to [`CLIENT_TIMEOUT_MS_MAX`].
-    ClientTimeoutMs(u64),
+    ClientTimeoutMs(Ms),
     /// `maxclients`: connections, 1 to [`MAX_CLIENTS_MAX`].
     MaxClients(u64),
     /// `maxmemory`: bytes, 0 for no limit.
@@ -239,7 +240,7 @@ static PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "client-timeout-ms",
         value: Value::Shown(|view| view.client_timeout_ms.to_string().into()),
-        kind: Kind::Number { min: 1, max: CLIENT_TIMEOUT_MS_MAX, change: ConfigChange::ClientTimeoutMs },
+        kind: Kind::Number { min: 1, max: CLIENT_TIMEOUT_MS_MAX, change: |ms| ConfigChange::ClientTimeoutMs(Ms(ms)) },
     },
     constant("cluster-allow-reads-when-down", "no"),
     immutable("cluster-enabled", "yes"),
@@ -302,8 +303,8 @@ mod tests {
             max_clients: 10_000,
             memory_bytes_max: 0,
             value_bytes_max: 64 << 20,
-            client_timeout_ms: 5000,
-            session_ttl_ms: 3_600_000,
+            client_timeout_ms: Ms(5000),
+            session_ttl_ms: Ms(3_600_000),
             groups: 16,
             reads: "quorum".into(),
             node_id: 2,
@@ -346,7 +347,7 @@ mod tests {
         use ConfigChange::{ClientTimeoutMs, MaxClients, MemoryBytesMax};
         assert_eq!(asked("config set maxmemory 2Mb"), ConfigAction::Set(vec![MemoryBytesMax(2 << 20)]));
         let command = "CONFIG SET client-timeout-ms 250 MAXCLIENTS 7";
-        assert_eq!(asked(command), ConfigAction::Set(vec![ClientTimeoutMs(250), MaxClients(7)]));
+        assert_eq!(asked(command), ConfigAction::Set(vec![ClientTimeoutMs(Ms(250)), MaxClients(7)]));
         assert_eq!(asked("CONFIG SET requirepass "), ConfigAction::Set(Vec::new()));
         let keep = |name, value: &str| ConfigChange::Keep(name, value.to_owned());
         let command = "CONFIG SET appendonly NO save  hash-max-ziplist-value 1kb";

@@ -6,6 +6,7 @@ use super::client::{self, ClientInfo};
 use super::{REDIS_VERSION, echo as shown, integer, not_an_integer, syntax_error, wrong_arity};
 use crate::kv::reply::Reply;
 use crate::kv::table::Verb;
+use groups::{Ms, Us};
 use net::resp::Protocol;
 
 const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
@@ -113,12 +114,12 @@ pub fn quit() -> Reply<'static> {
 
 /// `TIME`: seconds and microseconds of `unix_us`, the present time in microseconds since 1970.
 #[must_use]
-pub fn time(args: &[&[u8]], unix_us: u64) -> Reply<'static> {
+pub fn time(args: &[&[u8]], unix_us: Us) -> Reply<'static> {
     if args.len() != 1 {
         return wrong_arity("time");
     }
     let number = |number: u64| Reply::Bulk(number.to_string().into_bytes().into());
-    Reply::Array(vec![number(unix_us / 1_000_000), number(unix_us % 1_000_000)])
+    Reply::Array(vec![number(unix_us.0 / 1_000_000), number(unix_us.0 % 1_000_000)])
 }
 
 /// The condition that a WAIT or WAITAOF waits for.
@@ -129,7 +130,7 @@ pub struct Wanted {
     /// Number of other members that must have the writes.
     pub others: i64,
     /// Time limit in milliseconds; 0 for no limit.
-    pub timeout_ms: u64,
+    pub timeout_ms: Ms,
 }
 
 /// Parses `WAIT replicas timeout`.
@@ -186,9 +187,9 @@ pub fn accepted(args: &[&[u8]], name: &'static str) -> Reply<'static> {
 }
 
 /// Parses a timeout in milliseconds, or returns the error reply.
-pub(super) fn timeout_ms(timeout: &[u8]) -> Result<u64, Reply<'static>> {
+pub(super) fn timeout_ms(timeout: &[u8]) -> Result<Ms, Reply<'static>> {
     let number = integer(timeout).ok_or(Reply::error("ERR timeout is not an integer or out of range"))?;
-    u64::try_from(number).map_err(|_| Reply::error("ERR timeout is negative"))
+    u64::try_from(number).map(Ms).map_err(|_| Reply::error("ERR timeout is negative"))
 }
 
 fn description(me: &ClientInfo) -> Reply<'static> {
@@ -284,7 +285,7 @@ mod tests {
         assert_eq!(resp2(ping(&words("PING a"))), "$1\r\na\r\n");
         assert_eq!(resp2(ping(&words("PING a b"))), said("ERR wrong number of arguments for 'ping' command"));
         assert_eq!(resp2(echo(&words("ECHO a"))), "$1\r\na\r\n");
-        assert_eq!(resp2(time(&words("TIME"), 1_795_192_120_000_601)), "*2\r\n$10\r\n1795192120\r\n$3\r\n601\r\n");
+        assert_eq!(resp2(time(&words("TIME"), Us(1_795_192_120_000_601))), "*2\r\n$10\r\n1795192120\r\n$3\r\n601\r\n");
         assert_eq!(resp2(quit()), "+OK\r\n");
         assert_eq!(resp2(accepted(&words("ASKING"), "asking")), "+OK\r\n");
         assert_eq!(
@@ -295,12 +296,12 @@ mod tests {
 
     #[test]
     fn wait_reads_numbers_and_a_timeout() {
-        assert_eq!(wait(&words("WAIT 2 100")), Ok(Wanted { local: None, others: 2, timeout_ms: 100 }));
-        assert_eq!(wait(&words("WAIT -1 0")), Ok(Wanted { local: None, others: -1, timeout_ms: 0 }));
+        assert_eq!(wait(&words("WAIT 2 100")), Ok(Wanted { local: None, others: 2, timeout_ms: Ms(100) }));
+        assert_eq!(wait(&words("WAIT -1 0")), Ok(Wanted { local: None, others: -1, timeout_ms: Ms(0) }));
         assert_eq!(wait(&words("WAIT a 0")), Err(Reply::error("ERR value is not an integer or out of range")));
         assert_eq!(wait(&words("WAIT 1 b")), Err(Reply::error("ERR timeout is not an integer or out of range")));
         assert_eq!(wait(&words("WAIT 0 -1")), Err(Reply::error("ERR timeout is negative")));
-        assert_eq!(wait_aof(&words("WAITAOF 1 2 0")), Ok(Wanted { local: Some(true), others: 2, timeout_ms: 0 }));
+        assert_eq!(wait_aof(&words("WAITAOF 1 2 0")), Ok(Wanted { local: Some(true), others: 2, timeout_ms: Ms(0) }));
         let range = Reply::error("ERR value is out of range, value must between 0 and 1");
         assert_eq!(wait_aof(&words("WAITAOF 2 1 0")), Err(range));
         assert_eq!(

@@ -6,7 +6,7 @@
 use super::REDIS_VERSION;
 use super::stats::Stats;
 use crate::kv::reply::Reply;
-use groups::NodeId;
+use groups::{Ms, NodeId, Us};
 use std::fmt::{Display, Write};
 
 /// The state of a node, for INFO.
@@ -36,7 +36,7 @@ pub struct ServerView<'a> {
     /// The process id.
     pub process_id: u32,
     /// The wall clock, microseconds since 1970.
-    pub unix_us: u64,
+    pub unix_us: Us,
     /// Seconds since the start.
     pub uptime_s: u64,
     /// The program's path.
@@ -50,9 +50,9 @@ pub struct ServerView<'a> {
     /// True if the last write to the log succeeded, false if there was no space for it.
     pub log_writable: bool,
     /// Processor time in user mode, microseconds.
-    pub cpu_user_us: u64,
+    pub cpu_user_us: Us,
     /// Processor time in the kernel, microseconds.
-    pub cpu_system_us: u64,
+    pub cpu_system_us: Us,
 }
 
 /// The connections of clients.
@@ -120,7 +120,7 @@ pub struct StorageView<'a> {
     /// End of the last round, in unix seconds; 0 if no round has ended.
     pub last_unix_s: u64,
     /// Duration of the last round, in milliseconds.
-    pub last_ms: u64,
+    pub last_ms: Ms,
     /// Checkpoints being received.
     pub receiving: u64,
     /// Bytes received since the start.
@@ -197,11 +197,11 @@ pub struct PaxosView<'a> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClocksView {
     /// Cluster time, in unix milliseconds; 0 if it is not known yet.
-    pub cluster_ms: u64,
+    pub cluster_ms: Ms,
     /// Lead of this node's clock over cluster time, in milliseconds.
     pub ahead_ms: i64,
     /// Largest lead of any group's time over cluster time, in milliseconds.
-    pub groups_ahead_ms: u64,
+    pub groups_ahead_ms: Ms,
 }
 
 /// Another member, as this node sees it.
@@ -214,9 +214,9 @@ pub struct PeerView {
     /// True if it echoed a recent ping of this node.
     pub reached: bool,
     /// The last round trip, microseconds.
-    pub rtt_us: u64,
+    pub rtt_us: Us,
     /// Milliseconds since the last bytes from it.
-    pub silent_ms: u64,
+    pub silent_ms: Ms,
     /// The version of the peer protocol used with it; 0 if it has not been seen yet.
     pub version: u16,
     /// Lead of its clock over cluster time, in milliseconds, if that is known.
@@ -369,14 +369,14 @@ fn replication(view: &InfoView<'_>, out: &mut String) {
 }
 
 fn cpu(view: &InfoView<'_>, out: &mut String) {
-    let seconds = |us: u64| format!("{}.{:06}", us / 1_000_000, us % 1_000_000);
+    let seconds = |us: Us| format!("{}.{:06}", us.0 / 1_000_000, us.0 % 1_000_000);
     line(out, "used_cpu_sys", seconds(view.server.cpu_system_us));
     line(out, "used_cpu_user", seconds(view.server.cpu_user_us));
 }
 
 fn command_stats(view: &InfoView<'_>, out: &mut String) {
     for (name, stat) in view.stats.commands() {
-        let per_call = stat.usec as f64 / stat.calls.max(1) as f64;
+        let per_call = stat.usec.0 as f64 / stat.calls.max(1) as f64;
         let (calls, usec, rejected, failed) = (stat.calls, stat.usec, stat.rejected, stat.failed);
         let _ = write!(out, "cmdstat_{name}:calls={calls},usec={usec},usec_per_call={per_call:.2}");
         let _ = write!(out, ",rejected_calls={rejected},failed_calls={failed}\r\n");

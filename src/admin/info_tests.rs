@@ -6,11 +6,11 @@ use crate::admin::client::tests::words;
 /// Returns the reply of one of three nodes. The node leads some groups, and one of its peers does not answer.
 pub(crate) fn example(command: &str) -> String {
     let mut stats = Stats::new(vec!["get", "set"]);
-    stats.called(1, 6, false);
-    stats.called(1, 1, true);
+    stats.called(1, Us(6), false);
+    stats.called(1, Us(1), true);
     stats.rejected(0);
     stats.error("ERR value is not an integer or out of range");
-    stats.fsyncs.record(130);
+    stats.fsyncs.record(Us(130));
     stats.batches.record(3, 100);
     stats.batches.record(2, 50);
     stats.connections_received = 2;
@@ -19,18 +19,18 @@ pub(crate) fn example(command: &str) -> String {
         node: NodeId(node),
         address: format!("127.0.0.1:700{node}"),
         reached,
-        rtt_us: 90,
+        rtt_us: Us(90),
         silent_ms,
         clock_ahead_ms: (node == 2).then_some(-7),
     };
-    let peers = [peer(2, true, 12), peer(3, false, 9000)];
+    let peers = [peer(2, true, Ms(12)), peer(3, false, Ms(9000))];
     let view = InfoView {
         server: ServerView {
             run_id: "ab",
             port: 7001,
             uptime_s: 90_000,
             log_writable: true,
-            cpu_user_us: 7_842_134,
+            cpu_user_us: Us(7_842_134),
             ..ServerView::default()
         },
         clients: ClientsView { connected: 1, max: 10_000, ..ClientsView::default() },
@@ -50,7 +50,7 @@ pub(crate) fn example(command: &str) -> String {
             disk: "ok",
             storage: StorageView::default(),
             peers: &peers,
-            clocks: ClocksView { cluster_ms: 1_700_000_000_123, ..ClocksView::default() },
+            clocks: ClocksView { cluster_ms: Ms(1_700_000_000_123), ..ClocksView::default() },
             ..PaxosView::default()
         },
         stats: &stats,

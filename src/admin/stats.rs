@@ -2,6 +2,7 @@
 //! Counting an error is a search by its first word; only a new kind allocates. Everything is bounded: commands by the
 //! command table, error kinds by [`ERROR_KINDS_MAX`].
 
+use groups::{Ms, Us};
 use hdrhistogram::Histogram;
 
 /// Maximum number of error kinds (first words) counted separately; further kinds are counted together as `OTHER`.
@@ -12,9 +13,9 @@ const ERROR_KIND_BYTES_MAX: usize = 32;
 /// Number of samples of a rate. The rate is their mean.
 const RATE_SAMPLES: usize = 16;
 /// Minimum time of one sample, in milliseconds.
-const RATE_SAMPLE_MS: u64 = 100;
+const RATE_SAMPLE_MS: Ms = Ms(100);
 /// The longest duration that is recorded, in microseconds. A longer one counts as this one.
-const TIMING_US_MAX: u64 = 60_000_000;
+const TIMING_US_MAX: Us = Us(60_000_000);
 
 /// The counters of one node.
 #[derive(Clone, Debug)]
@@ -25,7 +26,7 @@ pub struct Stats {
     errors_other: u64,
     errors_total: u64,
     commands_total: u64,
-    sampled_ms: Option<u64>,
+    sampled_ms: Option<Ms>,
     ops: Rate,
     input: Rate,
     output: Rate,
@@ -55,7 +56,7 @@ pub struct CommandStat {
     /// Executions, failed ones too.
     pub calls: u64,
     /// Microseconds spent on them.
-    pub usec: u64,
+    pub usec: Us,
     /// Refused before execution (arity, CROSSSLOT, …).
     pub rejected: u64,
     /// Executions that answered an error.
@@ -114,7 +115,7 @@ impl Stats {
     }
 
     /// Counts a command that ran for `usec` microseconds (0 if not measured). `failed`: it answered an error.
-    pub fn called(&mut self, command: usize, usec: u64, failed: bool) {
+    pub fn called(&mut self, command: usize, usec: Us, failed: bool) {
         self.commands_total += 1;
         let Some(stat) = self.commands.get_mut(command) else { return };
         stat.calls += 1;
@@ -146,7 +147,7 @@ impl Stats {
 
     /// Takes the samples for the rates, if the last ones are at least 100 ms old. `now_ms` is monotonic. Call this on
     /// every tick, and before the rates are read.
-    pub fn sample(&mut self, now_ms: u64) {
+    pub fn sample(&mut self, now_ms: Ms) {
         let elapsed_ms = now_ms.saturating_sub(*self.sampled_ms.get_or_insert(now_ms));
         if elapsed_ms < RATE_SAMPLE_MS {
             return;
@@ -224,12 +225,12 @@ impl Timings {
     /// Creates a set without durations.
     #[must_use]
     pub fn new() -> Timings {
-        Timings(Histogram::new_with_bounds(1, TIMING_US_MAX, 2).expect("these bounds are legal"))
+        Timings(Histogram::new_with_bounds(1, TIMING_US_MAX.0, 2).expect("these bounds are legal"))
     }
 
     /// Records a duration. One longer than a minute counts as a minute.
-    pub fn record(&mut self, usec: u64) {
-        self.0.saturating_record(usec);
+    pub fn record(&mut self, usec: Us) {
+        self.0.saturating_record(usec.0);
     }
 
     /// Returns the number of durations recorded.
@@ -240,14 +241,14 @@ impl Timings {
 
     /// Returns their mean, in microseconds; 0 if there are none.
     #[must_use]
-    pub fn mean_us(&self) -> u64 {
-        self.0.mean().round() as u64
+    pub fn mean_us(&self) -> Us {
+        Us(self.0.mean().round() as u64)
     }
 
     /// Returns the `quantile` (0 to 1) of the durations, in microseconds.
     #[must_use]
-    pub fn quantile_us(&self, quantile: f64) -> u64 {
-        self.0.value_at_quantile(quantile)
+    pub fn quantile_us(&self, quantile: f64) -> Us {
+        Us(self.0.value_at_quantile(quantile))
     }
 }
 
@@ -261,10 +262,10 @@ impl Rate {
     /// Takes a sample: the counter stands at `total`, `elapsed_ms` (not 0) after the last sample. A sample is stored
     /// once per 100 ms that it covers. Otherwise the samples of a burst before a long pause would still dominate the
     /// mean after it.
-    fn sample(&mut self, total: u64, elapsed_ms: u64) {
-        let per_second = total.saturating_sub(self.total).saturating_mul(1000) / elapsed_ms;
+    fn sample(&mut self, total: u64, elapsed_ms: Ms) {
+        let per_second = total.saturating_sub(self.total).saturating_mul(1000) / elapsed_ms.0;
         self.total = total;
-        for _ in 0..(elapsed_ms / RATE_SAMPLE_MS).min(RATE_SAMPLES as u64) {
+        for _ in 0..(elapsed_ms.0 / RATE_SAMPLE_MS.0).min(RATE_SAMPLES as u64) {
             self.samples[self.next] = per_second;
             self.next = (self.next + 1) % RATE_SAMPLES;
         }
@@ -282,17 +283,17 @@ mod tests {
     #[test]
     fn commands_are_counted_by_index() {
         let mut stats = Stats::new(vec!["get", "set", "incr"]);
-        stats.called(1, 5, false);
-        stats.called(1, 2, true);
+        stats.called(1, Us(5), false);
+        stats.called(1, Us(2), true);
         stats.rejected(2);
-        stats.called(99, 1, false);
-        let set = CommandStat { calls: 2, usec: 7, rejected: 0, failed: 1 };
+        stats.called(99, Us(1), false);
+        let set = CommandStat { calls: 2, usec: Us(7), rejected: 0, failed: 1 };
         let incr = CommandStat { rejected: 1, ..CommandStat::default() };
         assert_eq!(stats.commands().collect::<Vec<_>>(), [("set", &set), ("incr", &incr)]);
         assert_eq!(stats.commands_total(), 3);
         stats.reset();
         assert_eq!((stats.commands().count(), stats.commands_total()), (0, 0));
-        stats.called(0, 0, false);
+        stats.called(0, Us(0), false);
         assert_eq!(stats.commands().count(), 1, "a reset keeps the names");
     }
 
@@ -317,44 +318,44 @@ mod tests {
     fn a_rate_is_the_mean_of_its_last_samples() {
         let mut rate = Rate::default();
         for tick in 1..=20 {
-            rate.sample(tick * 100, 100);
+            rate.sample(tick * 100, Ms(100));
         }
         assert_eq!(rate.mean(), 1000);
-        rate.sample(2000, 800);
+        rate.sample(2000, Ms(800));
         assert_eq!(rate.mean(), 500, "half of the samples are idle");
-        rate.sample(2000, 3_600_000);
+        rate.sample(2000, Ms(3_600_000));
         assert_eq!(rate.mean(), 0);
-        rate.sample(0, 100);
+        rate.sample(0, Ms(100));
         assert_eq!(rate.mean(), 0, "counters that were reset");
     }
 
     #[test]
     fn rates_are_sampled_at_most_ten_times_a_second() {
         let mut stats = Stats::new(vec!["get"]);
-        stats.sample(5000);
+        stats.sample(Ms(5000));
         for _ in 0..1600 {
-            stats.called(0, 0, false);
+            stats.called(0, Us(0), false);
         }
-        stats.sample(5099);
+        stats.sample(Ms(5099));
         assert_eq!(stats.ops_per_second(), 0, "too early for a sample");
-        stats.sample(6600);
+        stats.sample(Ms(6600));
         assert_eq!(stats.ops_per_second(), 1000);
-        stats.sample(6699);
+        stats.sample(Ms(6699));
         assert_eq!(stats.ops_per_second(), 1000);
-        stats.sample(7400);
+        stats.sample(Ms(7400));
         assert_eq!(stats.ops_per_second(), 500);
     }
 
     #[test]
     fn timings_tell_mean_and_percentiles() {
         let mut timings = Timings::new();
-        assert_eq!((timings.count(), timings.mean_us(), timings.quantile_us(0.99)), (0, 0, 0));
+        assert_eq!((timings.count(), timings.mean_us(), timings.quantile_us(0.99)), (0, Us(0), Us(0)));
         for usec in 1..=100 {
-            timings.record(usec);
+            timings.record(Us(usec));
         }
-        timings.record(u64::MAX);
+        timings.record(Us::MAX);
         assert_eq!(timings.count(), 101);
-        assert_eq!(timings.quantile_us(0.5), 51);
+        assert_eq!(timings.quantile_us(0.5), Us(51));
         assert!(timings.quantile_us(1.0) >= TIMING_US_MAX);
     }
 }

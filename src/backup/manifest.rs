@@ -3,6 +3,7 @@
 
 use crate::storage::checkpoint::VerifiedSection;
 use anyhow::{Context, bail, ensure};
+use groups::Ms;
 use serde::{Deserialize, Serialize};
 
 /// Format version that is written, and the highest that is read.
@@ -27,7 +28,7 @@ pub struct Manifest {
     /// Maximum size of a value in that cluster, in bytes.
     pub value_bytes_max: u64,
     /// Time to live of sessions in that cluster, in milliseconds. Sessions are not restored.
-    pub session_ttl_ms: u64,
+    pub session_ttl_ms: Ms,
     /// The files with the states.
     pub files: Vec<File>,
     /// The states, by group.

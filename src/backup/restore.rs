@@ -11,6 +11,7 @@ use crate::loadgen::bench::report::grouped;
 use crate::plural::plural;
 use crate::usage::Usage;
 use anyhow::{Context, bail, ensure};
+use groups::Ms;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use net::resp::value::Value;
 use std::io::{self, Write};
@@ -85,19 +86,19 @@ struct Target {
     /// Maximum size of a value.
     value_bytes_max: u64,
     /// The cluster's time in Unix milliseconds, and the local instant of that answer.
-    told_ms: u64,
+    told_ms: Ms,
     told: Instant,
 }
 
 impl Target {
-    fn now_ms(&self) -> u64 {
-        self.told_ms.saturating_add(self.told.elapsed().as_millis() as u64)
+    fn now_ms(&self) -> Ms {
+        self.told_ms.saturating_add(Ms(self.told.elapsed().as_millis() as u64))
     }
 }
 
 /// Queries the cluster, which must hold no keys unless `force` is set.
 fn look_at_cluster(addresses: &[(String, SocketAddr)], force: bool) -> anyhow::Result<Target> {
-    let mut target = Target { value_bytes_max: u64::MAX, told_ms: 0, told: Instant::now() };
+    let mut target = Target { value_bytes_max: u64::MAX, told_ms: Ms(0), told: Instant::now() };
     for (name, address) in addresses {
         let asked = Client::connect(*address, ANSWER_MAX).and_then(|mut client| {
             let size = client.call(&[b"DBSIZE"])?;
@@ -173,8 +174,8 @@ fn load(
             sent.bytes += (key.len() + value.len()) as u64;
             let mut number = itoa::Buffer::new();
             match expires_at_ms {
-                0 => write_command(&[b"SET", key, value], &mut batch),
-                at => write_command(&[b"SET", key, value, b"PXAT", number.format(at).as_bytes()], &mut batch),
+                Ms(0) => write_command(&[b"SET", key, value], &mut batch),
+                at => write_command(&[b"SET", key, value, b"PXAT", number.format(at.0).as_bytes()], &mut batch),
             }
             count += 1;
             if batch.len() >= BATCH_BYTES {
@@ -204,16 +205,16 @@ fn progress(bytes: u64) -> ProgressBar {
     bar
 }
 
-fn is_due(expires_at_ms: u64, now_ms: u64) -> bool {
-    expires_at_ms != 0 && expires_at_ms <= now_ms
+fn is_due(expires_at_ms: Ms, now_ms: Ms) -> bool {
+    expires_at_ms != Ms(0) && expires_at_ms <= now_ms
 }
 
 /// Returns the reply to TIME in Unix milliseconds.
-fn unix_ms(reply: &Value) -> Option<u64> {
+fn unix_ms(reply: &Value) -> Option<Ms> {
     let Value::Array(words) = reply else { return None };
     let number = |word: &Value| std::str::from_utf8(word.as_bytes()?).ok()?.parse::<u64>().ok();
     let [seconds, micros] = words.as_slice() else { return None };
-    number(seconds)?.checked_mul(1_000)?.checked_add(number(micros)? / 1_000)
+    number(seconds)?.checked_mul(1_000)?.checked_add(number(micros)? / 1_000).map(Ms)
 }
 
 /// Formats a key for people.

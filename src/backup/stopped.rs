@@ -19,7 +19,7 @@ use crate::storage::disk::Disk;
 use crate::storage::wal::{self, Lsn};
 use crate::versions::Versions;
 use anyhow::{Context, bail, ensure};
-use groups::{Ballot, Effect, GroupId, Instance, Record};
+use groups::{Ballot, Effect, GroupId, Instance, Ms, Record, Us};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -127,8 +127,8 @@ fn config(disk: &dyn Disk, identity: &Identity, birth: &BirthRecord) -> NodeConf
         join: Vec::new(),
         groups: birth.groups,
         reads: ReadMode::Quorum,
-        client_timeout_ms: 5_000,
-        idle_ms_max: 0,
+        client_timeout_ms: Ms(5_000),
+        idle_ms_max: Ms(0),
         session_ttl_ms: birth.session_ttl_ms,
         max_clients: 1,
         memory_bytes_max: 0,
@@ -150,5 +150,5 @@ fn config(disk: &dyn Disk, identity: &Identity, birth: &BirthRecord) -> NodeConf
 fn now() -> Time {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     // Monotonic time starts at 1 s, so that "never" (0) is long ago.
-    Time { mono_us: 1_000_000, unix_us: since_1970.as_micros() as u64 }
+    Time { mono_us: Us(1_000_000), unix_us: Us(since_1970.as_micros() as u64) }
 }

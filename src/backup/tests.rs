@@ -2,7 +2,7 @@
 
 use super::manifest::{File, MANIFEST_VERSION, Manifest, State};
 use super::stopped::Rank;
-use groups::{Ballot, Instance, NodeId};
+use groups::{Ballot, Instance, Ms, NodeId};
 
 fn manifest() -> Manifest {
     let state = |group| State { group, file: 0, instance: 7, digest: format!("{group:016x}"), keys: 3, bytes: 100 };
@@ -14,7 +14,7 @@ fn manifest() -> Manifest {
         nodes: vec![1, 3],
         groups: 2,
         value_bytes_max: 1 << 20,
-        session_ttl_ms: 1_000,
+        session_ttl_ms: Ms(1_000),
         files: vec![File { name: "checkpoint-0000000000000001".to_owned(), bytes: 4_096 }],
         states: (0..2).map(state).collect(),
         crc32c: 0,

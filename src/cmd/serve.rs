@@ -18,7 +18,7 @@ use crate::versions::Versions;
 use anyhow::Context;
 use clap::Args;
 use clap::builder::BoolishValueParser;
-use groups::NodeId;
+use groups::{Ms, NodeId};
 use serde::Deserialize;
 use signal_hook::consts::SIGXFSZ;
 use std::net::SocketAddr;
@@ -156,7 +156,7 @@ impl ServeArgs {
             groups,
             reads: args.reads.unwrap_or_default(),
             client_timeout_ms: millis("--client-timeout", args.client_timeout.as_deref().unwrap_or("5s"))?,
-            idle_ms_max: 0,
+            idle_ms_max: Ms(0),
             session_ttl_ms: millis("--session-ttl", args.session_ttl.as_deref().unwrap_or("1h"))?,
             max_clients: args.max_clients.unwrap_or(10_000),
             memory_bytes_max: match args.maxmemory.as_deref() {
@@ -384,9 +384,9 @@ fn host_port(flag: &str, address: &str) -> anyhow::Result<Endpoint> {
 }
 
 /// Parses a time, and returns it in milliseconds.
-fn millis(flag: &str, text: &str) -> anyhow::Result<u64> {
+fn millis(flag: &str, text: &str) -> anyhow::Result<Ms> {
     let duration = duration::parse(text).map_err(|error| usage(format!("{flag} {text}: {error}")))?;
-    Ok(duration.as_millis() as u64)
+    Ok(Ms(duration.as_millis() as u64))
 }
 
 /// Parses a size in bytes, from `least` up to 512 MiB.

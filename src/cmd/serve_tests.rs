@@ -24,7 +24,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
     let file = parse_file("groups = 4\nreads = \"log\"\nclient-timeout = \"1s\"").unwrap();
     let settings = args(&["--groups", "8"]).over(file).settings().unwrap();
     assert_eq!((settings.node.groups, settings.node.reads), (8, ReadMode::Log));
-    assert_eq!((settings.node.client_timeout_ms, settings.node.session_ttl_ms), (1_000, 3_600_000));
+    assert_eq!((settings.node.client_timeout_ms, settings.node.session_ttl_ms), (Ms(1_000), Ms(3_600_000)));
 }
 
 /// Returns a valid value for the flag that differs from its default.
@@ -122,7 +122,7 @@ fn settings_that_birth_has_fixed_are_told() {
         cluster_id: [1; 16],
         groups: 16,
         hash_key: [2; 16],
-        session_ttl_ms: 3_600_000,
+        session_ttl_ms: Ms(3_600_000),
         value_bytes_max: 64 << 20,
         members: (1..=2).map(member).collect(),
     });

@@ -197,12 +197,12 @@ impl Row {
     fn clock_warning(&self) -> Option<String> {
         let (id, info) = (self.node.id, self.info()?);
         let ahead_ms: i64 = field(info, "clock_ahead_ms").and_then(|text| text.parse().ok()).unwrap_or(0);
-        if ahead_ms.unsigned_abs() > CLOCK_WARN_MS {
+        if ahead_ms.unsigned_abs() > CLOCK_WARN_MS.0 {
             return Some(format!("the clock of node {id} is {} cluster time: set it right\n", ClockLead(ahead_ms)));
         }
         let groups_ms = number(info, "groups_ahead_ms");
         let lead = ClockLead(i64::try_from(groups_ms).unwrap_or(i64::MAX));
-        (groups_ms > CLOCK_WARN_MS)
+        (groups_ms > CLOCK_WARN_MS.0)
             .then(|| format!("at node {id} the time of some groups is up to {lead} cluster time\n"))
     }
 

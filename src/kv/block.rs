@@ -27,6 +27,7 @@ use super::reader::{DecodeError, Reader};
 use super::session::{Session, SessionId, StoredReply, checksum};
 use super::uploads::{Outline, UploadId};
 use crate::routing;
+use groups::Ms;
 use siphasher::sip::{SipHasher13, SipHasher24};
 use std::ops::Range;
 use thiserror::Error;
@@ -99,7 +100,7 @@ impl BlockWriter {
     /// Makes the block of a piece of an entry's value.
     pub(super) fn piece(entry: &Entry, piece: Range<usize>) -> BlockWriter {
         let mut block = BlockWriter(vec![BLOCK_VERSION, kind::PIECE]);
-        block.0.extend_from_slice(&entry.expires_at_ms.to_le_bytes());
+        block.0.extend_from_slice(&entry.expires_at_ms.0.to_le_bytes());
         block.bytes(entry.key());
         block.0.extend_from_slice(&(entry.value().len() as u64).to_le_bytes());
         block.0.extend_from_slice(&(piece.start as u64).to_le_bytes());
@@ -111,7 +112,7 @@ impl BlockWriter {
     pub(super) fn upload_part(id: &UploadId, outline: &Outline, part: &[u8]) -> BlockWriter {
         let mut block = BlockWriter(vec![BLOCK_VERSION, kind::UPLOADS]);
         block.0.extend_from_slice(&id.node.to_le_bytes());
-        for number in [id.start, id.number, outline.total as u64, outline.touched_ms] {
+        for number in [id.start, id.number, outline.total as u64, outline.touched_ms.0] {
             block.0.extend_from_slice(&number.to_le_bytes());
         }
         block.bytes(part);
@@ -120,7 +121,7 @@ impl BlockWriter {
 
     pub(super) fn entry(&mut self, entry: &Entry) {
         self.0.reserve(entry_bytes(entry));
-        self.0.extend_from_slice(&entry.expires_at_ms.to_le_bytes());
+        self.0.extend_from_slice(&entry.expires_at_ms.0.to_le_bytes());
         self.bytes(entry.key());
         self.value(entry.value(), 0..entry.value().len());
     }
@@ -161,10 +162,10 @@ pub(super) fn head_block(head: &Head) -> Vec<u8> {
     let mut block = vec![FIRST_VERSION, kind::HEAD];
     block.extend_from_slice(&head.slots.start.to_le_bytes());
     block.extend_from_slice(&head.slots.end.to_le_bytes());
-    block.extend_from_slice(&head.time_ms.to_le_bytes());
+    block.extend_from_slice(&head.time_ms.0.to_le_bytes());
     block.extend_from_slice(&head.keys.to_le_bytes());
     block.extend_from_slice(&head.issued.to_le_bytes());
-    block.extend_from_slice(&head.floor_ms.to_le_bytes());
+    block.extend_from_slice(&head.floor_ms.0.to_le_bytes());
     block.extend_from_slice(&head.sessions.to_le_bytes());
     block.extend_from_slice(&head.rolling.to_le_bytes());
     // The digest in the end block does not cover `rolling`, the digest of the state's history. This CRC does.
@@ -185,7 +186,7 @@ pub(super) trait Sink {
     fn entry(&mut self, entry: Entry);
     fn session(&mut self, id: SessionId, session: Session);
     /// Takes a part of an upload. Parts of one upload come in order.
-    fn upload_part(&mut self, id: UploadId, total: usize, touched_ms: u64, part: &[u8]);
+    fn upload_part(&mut self, id: UploadId, total: usize, touched_ms: Ms, part: &[u8]);
 }
 
 /// A sink for checks, which need no content.
@@ -193,11 +194,11 @@ impl Sink for () {
     fn head(&mut self, _: &Head) {}
     fn entry(&mut self, _: Entry) {}
     fn session(&mut self, _: SessionId, _: Session) {}
-    fn upload_part(&mut self, _: UploadId, _: usize, _: u64, _: &[u8]) {}
+    fn upload_part(&mut self, _: UploadId, _: usize, _: Ms, _: &[u8]) {}
 }
 
 /// A callback that gets a key, its value, and its expiry in unix milliseconds; 0: never.
-pub type OnEntry<'a> = dyn FnMut(&[u8], &[u8], u64) + 'a;
+pub type OnEntry<'a> = dyn FnMut(&[u8], &[u8], Ms) + 'a;
 
 /// A sink that passes on each key with its value and expiry, and drops everything else.
 struct Visitor<'v, 'e>(&'v mut OnEntry<'e>);
@@ -208,7 +209,7 @@ impl Sink for Visitor<'_, '_> {
         (self.0)(entry.key(), &entry.value().bytes(), entry.expires_at_ms);
     }
     fn session(&mut self, _: SessionId, _: Session) {}
-    fn upload_part(&mut self, _: UploadId, _: usize, _: u64, _: &[u8]) {}
+    fn upload_part(&mut self, _: UploadId, _: usize, _: Ms, _: &[u8]) {}
 }
 
 /// A reader that checks the blocks of one state, in order: each by itself, and all together at the end. It keeps none
@@ -238,7 +239,7 @@ pub struct BlockCheck {
 /// An entry that comes in pieces.
 #[derive(Debug)]
 struct Partial {
-    expires_at_ms: u64,
+    expires_at_ms: Ms,
     key: Vec<u8>,
     total: usize,
     /// The pieces read so far.
@@ -349,10 +350,10 @@ impl BlockCheck {
         }
         let head = Head {
             slots: reader.u16()?..reader.u16()?,
-            time_ms: reader.u64()?,
+            time_ms: Ms(reader.u64()?),
             keys: reader.u64()?,
             issued: reader.u32()?,
-            floor_ms: reader.u64()?,
+            floor_ms: Ms(reader.u64()?),
             sessions: reader.u64()?,
             rolling: reader.u64()?,
         };
@@ -375,7 +376,7 @@ impl BlockCheck {
             return Err(BlockError::OutOfTurn);
         }
         while !reader.is_empty() {
-            let expires_at_ms = reader.u64()?;
+            let expires_at_ms = Ms(reader.u64()?);
             let (key, value) = (reader.bytes()?, reader.bytes()?);
             let position = self.next_position(key)?;
             let entry = Entry::new(position, key, value, expires_at_ms);
@@ -403,7 +404,7 @@ impl BlockCheck {
     }
 
     fn read_piece(&mut self, mut reader: Reader<'_>, sink: &mut impl Sink) -> Result<(), BlockError> {
-        let (expires_at_ms, key) = (reader.u64()?, reader.bytes()?);
+        let (expires_at_ms, key) = (Ms(reader.u64()?), reader.bytes()?);
         let total = usize::try_from(reader.u64()?).map_err(|_| BlockError::Garbled)?;
         let offset = usize::try_from(reader.u64()?).map_err(|_| BlockError::Garbled)?;
         let piece = reader.bytes()?;
@@ -476,7 +477,7 @@ impl BlockCheck {
         while !reader.is_empty() {
             let id = UploadId { node: reader.u32()?, start: reader.u64()?, number: reader.u64()? };
             let total = usize::try_from(reader.u64()?).map_err(|_| BlockError::BadUpload)?;
-            let (touched_ms, part) = (reader.u64()?, reader.bytes()?);
+            let (touched_ms, part) = (Ms(reader.u64()?), reader.bytes()?);
             let last = self.upload.as_ref().map(|(last, _)| *last);
             if last.is_some_and(|last| last > id) {
                 return Err(BlockError::Order);

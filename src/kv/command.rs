@@ -7,6 +7,7 @@
 
 use super::session::SessionId;
 use super::uploads::{Complete, UploadId, UploadPart};
+use groups::Ms;
 
 /// One command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -184,19 +185,19 @@ pub enum SetExpiry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
     /// Unix milliseconds of the group's time; 0 for any time before 1970.
-    At(u64),
+    At(Ms),
     /// Milliseconds, at least 1, after the time of the value that holds the command.
-    After(u64),
+    After(Ms),
 }
 
 impl When {
     /// Returns the unix milliseconds at which a key expires if the command is applied at the group's time `now_ms`.
     #[must_use]
-    pub fn at_ms(self, now_ms: u64) -> u64 {
+    pub fn at_ms(self, now_ms: Ms) -> Ms {
         match self {
             When::At(at_ms) => at_ms,
             // Integers in replies are signed.
-            When::After(ms) => now_ms.saturating_add(ms).min(i64::MAX as u64),
+            When::After(ms) => now_ms.saturating_add(ms).min(Ms(i64::MAX as u64)),
         }
     }
 

@@ -3,6 +3,7 @@
 
 use super::entry::Entry;
 use super::session::{Session, SessionId};
+use groups::Ms;
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher as _;
 use std::ops::Range;
@@ -12,12 +13,12 @@ use std::ops::Range;
 pub(super) struct Head {
     /// The slots of the group.
     pub(super) slots: Range<u16>,
-    pub(super) time_ms: u64,
+    pub(super) time_ms: Ms,
     /// The number of keys.
     pub(super) keys: u64,
     /// See [`Sessions`](super::session::Sessions).
     pub(super) issued: u32,
-    pub(super) floor_ms: u64,
+    pub(super) floor_ms: Ms,
     /// The number of known sessions.
     pub(super) sessions: u64,
     /// The digest over all changes so far; see [`Rolling`](super::rolling::Rolling). [`Digest`] leaves it out: that
@@ -48,11 +49,11 @@ impl Digest {
     }
 
     /// Begins an entry. The pieces of its value follow in order, and then [`Digest::end_entry`].
-    pub(super) fn begin_entry(&mut self, key: &[u8], expires_at_ms: u64) {
+    pub(super) fn begin_entry(&mut self, key: &[u8], expires_at_ms: Ms) {
         self.piece = self.keyed;
         self.piece.write_u64(key.len() as u64);
         self.piece.write(key);
-        self.piece.write_u64(expires_at_ms);
+        self.piece.write_u64(expires_at_ms.0);
     }
 
     pub(super) fn piece(&mut self, piece: &[u8]) {
@@ -66,9 +67,9 @@ impl Digest {
     pub(super) fn head(&mut self, head: &Head) {
         self.rest.write_u64(self.sum);
         self.rest.write_u64(head.keys);
-        self.rest.write_u64(head.time_ms);
+        self.rest.write_u64(head.time_ms.0);
         self.rest.write_u32(head.issued);
-        self.rest.write_u64(head.floor_ms);
+        self.rest.write_u64(head.floor_ms.0);
     }
 
     pub(super) fn session(&mut self, id: &SessionId, session: &Session) {

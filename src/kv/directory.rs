@@ -7,6 +7,7 @@
 
 use super::entry::Entry;
 use super::frozen::FrozenEntries;
+use groups::Ms;
 use hashbrown::HashTable;
 
 /// The place of a key in the order: 14 bits of slot, then 49 bits of a keyed hash.
@@ -110,7 +111,7 @@ impl Directory {
 
     /// Replaces the entry with the same key. Returns the old entry's expiry, its bytes on the heap, and the old entry
     /// itself unless a frozen state needs it. If there is no such entry, returns the gap and the new entry.
-    pub(super) fn replace(&mut self, mut entry: Entry) -> Result<(u64, usize, Option<Entry>), (Gap, Entry)> {
+    pub(super) fn replace(&mut self, mut entry: Entry) -> Result<(Ms, usize, Option<Entry>), (Gap, Entry)> {
         let at = self.table_at(entry.position);
         let table = &mut self.tables[at];
         let Some(bucket) = table.find_bucket_index(hash(entry.position), same(entry.position, entry.key())) else {
@@ -296,7 +297,7 @@ mod tests {
     }
 
     fn entry_named(position: u64, key: &[u8]) -> Entry {
-        Entry::new(KeyPosition(position), key, b"", 0)
+        Entry::new(KeyPosition(position), key, b"", Ms(0))
     }
 
     /// Positions that are spread unevenly: most share a slot.

@@ -23,7 +23,7 @@ use super::session::SessionId;
 use super::uploads::{Complete, UploadId, UploadPart, UploadedSet};
 use crate::routing::SLOTS;
 use bytes::{BufMut, Bytes, BytesMut};
-use groups::{MACHINE_OF_VERSION_3, MACHINE_OF_VERSION_4};
+use groups::{MACHINE_OF_VERSION_3, MACHINE_OF_VERSION_4, Ms};
 
 pub use super::reader::DecodeError;
 
@@ -162,8 +162,8 @@ fn encode_write(command: &Command<'_>, out: &mut Encoding<'_>) {
             one(op::GET_EX, key, out);
             match at {
                 None => out.put_u8(0),
-                Some(When::At(ms)) => numbered(1, *ms, out),
-                Some(When::After(ms)) => numbered(2, *ms, out),
+                Some(When::At(ms)) => numbered(1, ms.0, out),
+                Some(When::After(ms)) => numbered(2, ms.0, out),
             }
         }
         C::MSet(pairs) => encode_pairs(op::MSET, pairs, out),
@@ -186,7 +186,7 @@ fn encode_write(command: &Command<'_>, out: &mut Encoding<'_>) {
                 When::After(ms) => (op::EXPIRE_AFTER, ms),
             };
             one(op, key, out);
-            out.put_u64_le(*ms);
+            out.put_u64_le(ms.0);
             let bits = [only_if.missing, only_if.present, only_if.later, only_if.sooner];
             out.put_u8(bits.iter().rev().fold(0, |byte, &bit| byte << 1 | u8::from(bit)));
         }
@@ -283,7 +283,7 @@ fn decode_write<'a>(op: u8, reader: &mut Reader<'a>) -> Result<Command<'a>, Deco
                 key,
                 match reader.u8()? {
                     0 => None,
-                    1 => Some(When::At(reader.u64()?)),
+                    1 => Some(When::At(Ms(reader.u64()?))),
                     2 => Some(When::After(duration(reader)?)),
                     _ => return Err(DecodeError::BadValue),
                 },
@@ -312,7 +312,7 @@ fn decode_write<'a>(op: u8, reader: &mut Reader<'a>) -> Result<Command<'a>, Deco
         }
         op::GET_EX_REFUSED => Command::GetExRefused(reader.bytes()?, reader.choice(&BAD_EXPIRIES)?),
         op::DEL => Command::Del(reader.list(Reader::bytes)?),
-        op::EXPIRE_AT => Command::Expire(reader.bytes()?, When::At(reader.u64()?), decode_expire_if(reader.u8()?)?),
+        op::EXPIRE_AT => Command::Expire(reader.bytes()?, When::At(Ms(reader.u64()?)), decode_expire_if(reader.u8()?)?),
         op::EXPIRE_AFTER => {
             Command::Expire(reader.bytes()?, When::After(duration(reader)?), decode_expire_if(reader.u8()?)?)
         }
@@ -389,7 +389,7 @@ fn encode_set(set: &Set<'_>, out: &mut Encoding<'_>) {
     head(op::SET, out);
     out.put_u8(set.only_if as u8 | (set.answer as u8) << 2 | expiry << 4);
     if let Some(at) = at {
-        out.put_u64_le(at);
+        out.put_u64_le(at.0);
     }
     put_bytes(set.key, out);
     put_bytes(set.value, out);
@@ -402,7 +402,7 @@ fn decode_set<'a>(reader: &mut Reader<'a>) -> Result<Set<'a>, DecodeError> {
     let expiry = match bits >> 4 {
         0 => SetExpiry::None,
         1 => SetExpiry::Keep,
-        2 => SetExpiry::New(When::At(reader.u64()?)),
+        2 => SetExpiry::New(When::At(Ms(reader.u64()?))),
         3 => SetExpiry::New(When::After(duration(reader)?)),
         _ => return Err(DecodeError::BadValue),
     };
@@ -476,9 +476,9 @@ fn decode_expire_if(bits: u8) -> Result<ExpireIf, DecodeError> {
     Ok(ExpireIf { missing: bit(0), present: bit(1), later: bit(2), sooner: bit(3) })
 }
 
-fn duration(reader: &mut Reader<'_>) -> Result<u64, DecodeError> {
-    let ms = reader.u64()?;
-    if ms == 0 { Err(DecodeError::BadValue) } else { Ok(ms) }
+fn duration(reader: &mut Reader<'_>) -> Result<Ms, DecodeError> {
+    let ms = Ms(reader.u64()?);
+    if ms == Ms(0) { Err(DecodeError::BadValue) } else { Ok(ms) }
 }
 
 /// Appends a choice and its number.

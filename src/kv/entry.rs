@@ -8,6 +8,7 @@ use super::directory::KeyPosition;
 use super::long_value::{LONG_VALUE_BYTES, LongValue};
 use super::reply::Reply;
 use bytes::Bytes;
+use groups::Ms;
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -16,7 +17,7 @@ use std::ops::Range;
 pub(super) struct Entry {
     pub(super) position: KeyPosition,
     /// Unix milliseconds; 0: never.
-    pub(super) expires_at_ms: u64,
+    pub(super) expires_at_ms: Ms,
     /// Number of the last freeze when this entry was created or last put aside; see `frozen`.
     pub(super) freeze: u32,
     key_length: u32,
@@ -45,7 +46,7 @@ pub(super) enum Value<'a> {
 }
 
 impl Entry {
-    pub(super) fn new(position: KeyPosition, key: &[u8], value: &[u8], expires_at_ms: u64) -> Entry {
+    pub(super) fn new(position: KeyPosition, key: &[u8], value: &[u8], expires_at_ms: Ms) -> Entry {
         if value.len() >= LONG_VALUE_BYTES {
             let value = LongValue::from(Bytes::copy_from_slice(value));
             return Entry::long(position, key, value, expires_at_ms);
@@ -54,7 +55,7 @@ impl Entry {
     }
 
     /// Makes an entry that shares the memory of the value, if that is long.
-    pub(super) fn long(position: KeyPosition, key: &[u8], value: LongValue, expires_at_ms: u64) -> Entry {
+    pub(super) fn long(position: KeyPosition, key: &[u8], value: LongValue, expires_at_ms: Ms) -> Entry {
         let body = if value.len() < LONG_VALUE_BYTES {
             Body::Short([key].into_iter().chain(value.slices()).collect::<Vec<_>>().concat())
         } else {
@@ -99,8 +100,8 @@ impl Entry {
     }
 
     /// Returns true if the key has expired at `time_ms`.
-    pub(super) fn is_due(&self, time_ms: u64) -> bool {
-        self.expires_at_ms != 0 && self.expires_at_ms <= time_ms
+    pub(super) fn is_due(&self, time_ms: Ms) -> bool {
+        self.expires_at_ms != Ms(0) && self.expires_at_ms <= time_ms
     }
 
     /// Replaces the value. A short value reuses the allocation of another short value, unless much of it would stay
@@ -114,7 +115,7 @@ impl Entry {
                     bytes.shrink_to_fit();
                 }
             }
-            _ => self.body = Entry::new(self.position, self.key(), value, 0).body,
+            _ => self.body = Entry::new(self.position, self.key(), value, Ms(0)).body,
         }
     }
 
@@ -245,7 +246,7 @@ mod tests {
 
     #[test]
     fn key_and_value_stay_apart() {
-        let mut entry = Entry::new(KeyPosition(1), b"key", b"value", 0);
+        let mut entry = Entry::new(KeyPosition(1), b"key", b"value", Ms(0));
         let parts = |entry: &Entry| (entry.key().to_vec(), entry.value().bytes().into_owned());
         assert_eq!(parts(&entry), (b"key".to_vec(), b"value".to_vec()));
         entry.append(b"s");
@@ -263,7 +264,7 @@ mod tests {
     fn a_value_becomes_long_and_short_again() {
         let long = vec![b'x'; LONG_VALUE_BYTES];
         let is_long = |entry: &Entry| entry.value().short().is_none();
-        let mut entry = Entry::new(KeyPosition(1), b"key", &long, 0);
+        let mut entry = Entry::new(KeyPosition(1), b"key", &long, Ms(0));
         assert!(is_long(&entry) && entry.heap_bytes() >= LONG_VALUE_BYTES);
         entry.set_value(b"short");
         assert!(!is_long(&entry) && entry.heap_bytes() < 100);
@@ -277,8 +278,8 @@ mod tests {
         assert!(is_long(&entry));
         entry.write_shared_at(4, Bytes::from(long.clone()));
         assert_eq!(entry.value().len(), LONG_VALUE_BYTES + 4);
-        let other = Entry::long(KeyPosition(2), b"other", LongValue::from(Bytes::from(b"few".to_vec())), 7);
-        assert_eq!((other.value().short(), other.expires_at_ms), (Some(&b"few"[..]), 7));
+        let other = Entry::long(KeyPosition(2), b"other", LongValue::from(Bytes::from(b"few".to_vec())), Ms(7));
+        assert_eq!((other.value().short(), other.expires_at_ms), (Some(&b"few"[..]), Ms(7)));
         assert!(size_of::<Entry>() <= 48, "tables hold one entry per key");
     }
 }

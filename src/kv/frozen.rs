@@ -15,6 +15,7 @@ use super::rolling::Rolling;
 use super::session::{Session, SessionId, Sessions};
 use super::store::Store;
 use super::uploads::UploadId;
+use groups::Ms;
 use hashbrown::HashTable;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -234,7 +235,7 @@ impl Sink for Store {
         self.sessions.restore(id, session);
     }
 
-    fn upload_part(&mut self, id: UploadId, total: usize, touched_ms: u64, part: &[u8]) {
+    fn upload_part(&mut self, id: UploadId, total: usize, touched_ms: Ms, part: &[u8]) {
         self.uploads.restore(id, total, touched_ms, part);
     }
 }

@@ -1,5 +1,7 @@
 //! The limits of a store.
 
+use groups::Ms;
+
 /// The bounds of a store. Replicas obey them while applying, so they must be equal on every node, forever: they belong
 /// in the birth record, not in a node's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -7,7 +9,7 @@ pub struct StoreLimits {
     /// Maximum bytes of a value that APPEND or SETRANGE makes.
     pub value_bytes_max: usize,
     /// Age at which a session is refused, in milliseconds of the group's time.
-    pub session_ttl_ms: u64,
+    pub session_ttl_ms: Ms,
     /// Maximum sessions whose replies a group keeps.
     pub sessions_max: usize,
     /// Maximum bytes of all replies that a group keeps.
@@ -55,7 +57,7 @@ impl Default for StoreLimits {
     fn default() -> StoreLimits {
         StoreLimits {
             value_bytes_max: 64 << 20,
-            session_ttl_ms: 3_600_000,
+            session_ttl_ms: Ms(3_600_000),
             sessions_max: 100_000,
             session_bytes_max: 64 << 20,
             session_reply_bytes_max: 64 << 10,

@@ -4,6 +4,7 @@ use super::command::When;
 use super::number;
 use super::parse::ParseContext;
 use super::reply::Reply;
+use groups::Ms;
 use std::borrow::Cow;
 
 /// The options behind `SET key value` or `GETEX key`.
@@ -70,13 +71,13 @@ pub(super) fn expiry(unit: &str, word: &[u8], context: ParseContext) -> Result<E
     let given = integer(word)?;
     let millis = if unit.starts_with('e') { given.checked_mul(1000) } else { Some(given) };
     let is_duration = !unit.ends_with("at");
-    if is_duration && !context.durations && context.cluster_ms == 0 {
+    if is_duration && !context.durations && context.cluster_ms == Ms(0) {
         return Err(TIME_UNKNOWN);
     }
-    let at = if is_duration { millis.and_then(|ms| ms.checked_add_unsigned(context.cluster_ms)) } else { millis };
+    let at = if is_duration { millis.and_then(|ms| ms.checked_add_unsigned(context.cluster_ms.0)) } else { millis };
     let when = at.map(|at| match millis.map(u64::try_from) {
-        Some(Ok(ms)) if is_duration && ms > 0 && context.durations => When::After(ms),
-        _ => When::At(u64::try_from(at).unwrap_or(0)),
+        Some(Ok(ms)) if is_duration && ms > 0 && context.durations => When::After(Ms(ms)),
+        _ => When::At(Ms(u64::try_from(at).unwrap_or(0))),
     });
     Ok(Expiry { given, when })
 }

@@ -14,6 +14,7 @@ use super::reply::Reply;
 use super::session::{self, SessionId};
 use super::table::{self, Class, Spec, Verb};
 use crate::routing::SLOTS;
+use groups::Ms;
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher as _;
 
@@ -22,7 +23,7 @@ use std::hash::Hasher as _;
 pub struct ParseContext {
     /// Cluster time in unix milliseconds; 0: not known yet. If commands cannot hold durations, a duration is added to
     /// this time to make an absolute expiry.
-    pub cluster_ms: u64,
+    pub cluster_ms: Ms,
     /// True if all members know version 3 of values. Commands may then hold durations, and the other commands of that
     /// version may be used.
     pub durations: bool,

@@ -10,7 +10,7 @@ use super::progress::CommandProgress;
 use super::reply::{Reply, TOO_LARGE, listed_bytes};
 use super::store::Store;
 use super::strings::Strings;
-use groups::WorkBudget;
+use groups::{Ms, WorkBudget};
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::ops::Range;
@@ -18,12 +18,12 @@ use std::ops::Range;
 /// A store as a reader sees it: at the group's time. The view notes keys that are due by the leader's clock.
 pub(super) struct View<'s> {
     store: &'s Store,
-    leader_ms: u64,
+    leader_ms: Ms,
     due: Cell<bool>,
 }
 
 impl<'s> View<'s> {
-    pub(super) fn new(store: &'s Store, leader_ms: u64) -> View<'s> {
+    pub(super) fn new(store: &'s Store, leader_ms: Ms) -> View<'s> {
         View { store, leader_ms, due: Cell::new(false) }
     }
 
@@ -197,7 +197,7 @@ impl<'s> View<'s> {
 
     fn lifetime(&self, key: &[u8], lifetime: Lifetime) -> Reply<'s> {
         let Some(entry) = self.find(key) else { return Reply::Int(-2) };
-        if entry.expires_at_ms == 0 {
+        if entry.expires_at_ms == Ms(0) {
             return Reply::Int(-1);
         }
         let left = entry.expires_at_ms.saturating_sub(self.store.time_ms.max(self.leader_ms));
@@ -206,7 +206,7 @@ impl<'s> View<'s> {
             Lifetime::UnixSeconds | Lifetime::UnixMillis => entry.expires_at_ms,
         };
         let in_seconds = matches!(lifetime, Lifetime::Seconds | Lifetime::UnixSeconds);
-        Reply::Int(if in_seconds { millis.saturating_add(500) / 1000 } else { millis } as i64)
+        Reply::Int(if in_seconds { millis.0.saturating_add(500) / 1000 } else { millis.0 } as i64)
     }
 
     fn size(&self, work: &mut WorkBudget) -> Option<Reply<'s>> {

@@ -11,6 +11,7 @@ use super::frozen::FrozenSessions;
 use super::limits::StoreLimits;
 use super::reply::Reply;
 use super::stored_reply;
+use groups::Ms;
 use siphasher::sip::SipHasher24;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,8 +44,8 @@ impl SessionId {
 
     /// Returns the time of issue, in unix ms of its group.
     #[must_use]
-    pub fn birth_ms(&self) -> u64 {
-        self.0[..6].iter().fold(0, |number, &byte| number << 8 | u64::from(byte))
+    pub fn birth_ms(&self) -> Ms {
+        Ms(self.0[..6].iter().fold(0, |number, &byte| number << 8 | u64::from(byte)))
     }
 
     /// Returns the first slot of the group that issued it.
@@ -62,7 +63,7 @@ pub(super) struct Sessions {
     slot: u16,
     pub(super) issued: u32,
     /// Sessions born at this time or before are refused: one of them was forgotten.
-    pub(super) floor_ms: u64,
+    pub(super) floor_ms: Ms,
     /// The sessions by id, and so by birth.
     pub(super) known: BTreeMap<SessionId, Session>,
     bytes: usize,
@@ -95,15 +96,15 @@ pub(super) struct StoredReply {
 impl Sessions {
     pub(super) fn new(hash_key: &[u8; 16], slot: u16) -> Sessions {
         let mac = SipHasher24::new_with_key(hash_key);
-        Sessions { mac, slot, issued: 0, floor_ms: 0, known: BTreeMap::new(), bytes: 0, freeze: 0, frozen: None }
+        Sessions { mac, slot, issued: 0, floor_ms: Ms(0), known: BTreeMap::new(), bytes: 0, freeze: 0, frozen: None }
     }
 
     /// Issues an id, born after the floor so that it is not refused from the start.
-    pub(super) fn issue(&mut self, time_ms: u64) -> SessionId {
-        let birth_ms = time_ms.max(self.floor_ms + 1).min(BIRTH_MS_MAX);
+    pub(super) fn issue(&mut self, time_ms: Ms) -> SessionId {
+        let birth_ms = time_ms.max(self.floor_ms + Ms(1)).min(BIRTH_MS_MAX);
         self.issued = self.issued.wrapping_add(1);
         let mut id = SessionId([0; 20]);
-        id.0[..6].copy_from_slice(&birth_ms.to_be_bytes()[2..]);
+        id.0[..6].copy_from_slice(&birth_ms.0.to_be_bytes()[2..]);
         id.0[6..8].copy_from_slice(&self.slot.to_be_bytes());
         id.0[8..12].copy_from_slice(&self.issued.to_be_bytes());
         let checksum = checksum(&self.mac, &id);
@@ -112,7 +113,7 @@ impl Sessions {
     }
 
     /// Returns the reply if the command must not be executed: the first reply again, or a refusal. `None`: execute it.
-    pub(super) fn answer(&self, once: &Once<'_>, time_ms: u64, limits: &StoreLimits) -> Option<Reply<'static>> {
+    pub(super) fn answer(&self, once: &Once<'_>, time_ms: Ms, limits: &StoreLimits) -> Option<Reply<'static>> {
         let id = &once.session;
         if id.0[12..] != checksum(&self.mac, id) {
             return Some(UNKNOWN);
@@ -150,7 +151,7 @@ impl Sessions {
     }
 
     /// Forgets sessions that are too old by now, at most `due_per_begin_max` at a time.
-    pub(super) fn forget_old(&mut self, time_ms: u64, limits: &StoreLimits) {
+    pub(super) fn forget_old(&mut self, time_ms: Ms, limits: &StoreLimits) {
         for _ in 0..limits.due_per_begin_max {
             match self.known.first_key_value() {
                 Some((oldest, _)) if is_old(oldest.birth_ms(), time_ms, limits) => self.forget_first(),
@@ -240,13 +241,13 @@ pub(super) fn checksum(mac: &SipHasher24, id: &SessionId) -> [u8; 8] {
     mac.hash(&id.0[..12]).to_be_bytes()
 }
 
-fn is_old(birth_ms: u64, time_ms: u64, limits: &StoreLimits) -> bool {
+fn is_old(birth_ms: Ms, time_ms: Ms, limits: &StoreLimits) -> bool {
     time_ms.saturating_sub(birth_ms) >= limits.session_ttl_ms
 }
 
 /// Numbers of a session that are remembered, counted back from the highest.
 const WINDOW: u64 = 64;
-const BIRTH_MS_MAX: u64 = (1 << 48) - 1;
+const BIRTH_MS_MAX: Ms = Ms((1 << 48) - 1);
 /// Approximate bytes of a session beside its kept replies.
 const SESSION_BYTES: usize = 128;
 /// Approximate bytes that keeping a reply takes in addition to the bytes of the reply.

@@ -19,7 +19,7 @@ use super::rolling::{Change, Rolling};
 use super::session::Sessions;
 use super::uploads::Uploads;
 use crate::routing;
-use groups::WorkBudget;
+use groups::{Ms, WorkBudget};
 use siphasher::sip::SipHasher13;
 use std::ops::Range;
 
@@ -38,7 +38,7 @@ pub struct Store {
     pub(super) expiry: Expiry,
     pub(super) sessions: Sessions,
     pub(super) uploads: Uploads,
-    pub(super) time_ms: u64,
+    pub(super) time_ms: Ms,
     /// Heap bytes of all keys and values.
     pub(super) heap_bytes: usize,
     /// Keys removed because they were due.
@@ -83,7 +83,7 @@ impl Store {
             entries: Directory::new(),
             expiry: Expiry::default(),
             uploads: Uploads::default(),
-            time_ms: 0,
+            time_ms: Ms(0),
             heap_bytes: 0,
             expired: 0,
             longest: 0,
@@ -96,13 +96,13 @@ impl Store {
 
     /// Begins a chosen value: the group's time becomes `time_ms`, or stays if that is earlier. Removes some of the due
     /// keys, old sessions and abandoned uploads.
-    pub fn begin(&mut self, time_ms: u64) {
+    pub fn begin(&mut self, time_ms: Ms) {
         self.time_ms = self.time_ms.max(time_ms);
         self.remove_due(self.limits.due_per_begin_max);
         self.sessions.forget_old(self.time_ms, &self.limits);
         self.uploads.forget_abandoned(self.time_ms);
         let counts = (self.sessions.len() as u64) << 40 ^ (self.uploads.len() as u64) << 56 ^ self.len() as u64;
-        self.rolling.fold(Change::Begin, self.time_ms, counts);
+        self.rolling.fold(Change::Begin, self.time_ms.0, counts);
     }
 
     /// Executes an encoded command of a chosen value, read or write.
@@ -153,7 +153,7 @@ impl Store {
     ///
     /// # Errors
     /// [`ExpiryPending`]: the answer depends on a key that is due by `leader_ms`, but not yet by the group's time.
-    pub fn read(&self, body: &[u8], leader_ms: u64) -> Result<Reply<'_>, ExpiryPending> {
+    pub fn read(&self, body: &[u8], leader_ms: Ms) -> Result<Reply<'_>, ExpiryPending> {
         let (mut progress, mut work) = (CommandProgress::default(), WorkBudget::unlimited());
         let reply = self.read_some(body, leader_ms, &mut progress, &mut work)?;
         Ok(reply.unwrap_or_else(|| unreachable!("unlimited work is never spent")))
@@ -167,7 +167,7 @@ impl Store {
     pub fn read_some(
         &self,
         body: &[u8],
-        leader_ms: u64,
+        leader_ms: Ms,
         progress: &mut CommandProgress,
         work: &mut WorkBudget,
     ) -> Result<Option<Reply<'_>>, ExpiryPending> {
@@ -209,7 +209,7 @@ impl Store {
 
     /// Returns the earliest expiry of any key, in unix ms.
     #[must_use]
-    pub fn next_due_ms(&self) -> Option<u64> {
+    pub fn next_due_ms(&self) -> Option<Ms> {
         self.expiry.first().map(|(at_ms, _)| at_ms)
     }
 
@@ -252,7 +252,7 @@ impl Store {
 
     /// Returns the group's time, in unix ms.
     #[must_use]
-    pub fn time_ms(&self) -> u64 {
+    pub fn time_ms(&self) -> Ms {
         self.time_ms
     }
 
@@ -296,8 +296,8 @@ impl Store {
 
     /// Updates digest, expiry index and heap bytes for an entry that left the directory.
     pub(super) fn forget(&mut self, entry: &Entry) {
-        self.rolling.key(Change::Removed, entry.position, entry.expires_at_ms ^ (entry.len() as u64) << 48);
-        self.expiry.change(entry.position, entry.expires_at_ms, 0);
+        self.rolling.key(Change::Removed, entry.position, entry.expires_at_ms.0 ^ (entry.len() as u64) << 48);
+        self.expiry.change(entry.position, entry.expires_at_ms, Ms(0));
         self.heap_bytes -= entry.heap_bytes();
     }
 }

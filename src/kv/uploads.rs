@@ -15,7 +15,7 @@ use super::reply::Reply;
 use super::rolling::Change;
 use super::store::{Store, unreadable};
 use bytes::Bytes;
-use groups::WorkBudget;
+use groups::{Ms, WorkBudget};
 use std::collections::BTreeMap;
 
 /// The id of an upload: the node that received the command from its client, that node's start number, and its count of
@@ -97,7 +97,7 @@ pub(super) struct Outline {
     /// Bytes of the whole.
     pub(super) total: usize,
     /// The group's time of the last part.
-    pub(super) touched_ms: u64,
+    pub(super) touched_ms: Ms,
     /// Bytes that are there.
     held: usize,
     /// The CRC-32C of these bytes.
@@ -117,7 +117,7 @@ struct FrozenUpload {
 
 impl Uploads {
     /// Adds a part to its upload; the first part begins the upload.
-    pub(super) fn add(&mut self, part: &UploadPart<'_>, time_ms: u64, limits: &StoreLimits) -> Reply<'static> {
+    pub(super) fn add(&mut self, part: &UploadPart<'_>, time_ms: Ms, limits: &StoreLimits) -> Reply<'static> {
         let UploadPart { upload: id, bytes, .. } = *part;
         let (Ok(total), Ok(offset)) = (usize::try_from(part.total), usize::try_from(part.offset)) else { return LOST };
         let is_within = offset.checked_add(bytes.len()).is_some_and(|end| end <= total);
@@ -171,14 +171,14 @@ impl Uploads {
     }
 
     /// Drops the uploads whose origins are probably gone.
-    pub(super) fn forget_abandoned(&mut self, time_ms: u64) {
+    pub(super) fn forget_abandoned(&mut self, time_ms: Ms) {
         if !self.known.is_empty() {
             self.forget_idle(time_ms, IDLE_MS_MAX);
         }
     }
 
     /// Drops the uploads whose last part is at least `idle_ms` old.
-    fn forget_idle(&mut self, time_ms: u64, idle_ms: u64) {
+    fn forget_idle(&mut self, time_ms: Ms, idle_ms: Ms) {
         self.retain(|_, upload| time_ms < upload.outline.touched_ms.saturating_add(idle_ms));
     }
 
@@ -203,7 +203,7 @@ impl Uploads {
     }
 
     /// Adds a part of the state of another replica.
-    pub(super) fn restore(&mut self, id: UploadId, total: usize, touched_ms: u64, bytes: &[u8]) {
+    pub(super) fn restore(&mut self, id: UploadId, total: usize, touched_ms: Ms, bytes: &[u8]) {
         let announced = &mut self.announced;
         let upload = self.known.entry(id).or_insert_with(|| {
             *announced += total;
@@ -253,7 +253,7 @@ impl Uploads {
 
 impl Upload {
     /// Makes an upload without any part yet.
-    fn new(total: usize, touched_ms: u64) -> Upload {
+    fn new(total: usize, touched_ms: Ms) -> Upload {
         Upload { outline: Outline::new(total, touched_ms), bytes: Vec::with_capacity(total) }
     }
 
@@ -264,7 +264,7 @@ impl Upload {
 }
 
 impl Outline {
-    pub(super) fn new(total: usize, touched_ms: u64) -> Outline {
+    pub(super) fn new(total: usize, touched_ms: Ms) -> Outline {
         Outline { total, touched_ms, held: 0, crc: 0 }
     }
 
@@ -283,7 +283,7 @@ impl Outline {
     pub(super) fn digest(&self, id: &UploadId, digest: &mut Digest) {
         let UploadId { node, start, number } = *id;
         let (total, held) = (self.total as u64, self.held as u64);
-        digest.upload(&[u64::from(node), start, number, total, held, self.touched_ms, u64::from(self.crc)]);
+        digest.upload(&[u64::from(node), start, number, total, held, self.touched_ms.0, u64::from(self.crc)]);
     }
 }
 
@@ -331,7 +331,7 @@ impl Store {
 }
 
 /// Age of an upload's last part at which the upload is dropped, in milliseconds of the group's time.
-const IDLE_MS_MAX: u64 = 60_000;
+const IDLE_MS_MAX: Ms = Ms(60_000);
 /// Age of an upload's last part at which it is dropped if another one needs its room, in milliseconds. A live origin
 /// sends the next part within its client timeout, 5 s by default.
-const YIELD_IDLE_MS: u64 = 10_000;
+const YIELD_IDLE_MS: Ms = Ms(10_000);

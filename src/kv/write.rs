@@ -12,7 +12,7 @@ use super::reply::Reply;
 use super::rolling::{Change, ends, whole};
 use super::store::{Discarded, Store};
 use bytes::Bytes;
-use groups::WorkBudget;
+use groups::{Ms, WorkBudget};
 use std::borrow::Cow;
 
 /// Maximum steps of all reads of one transaction in the log. The node whose client asked executes them, and the group
@@ -89,7 +89,7 @@ impl Store {
             }
             C::SessionNew => {
                 let id = self.sessions.issue(self.time_ms);
-                self.rolling.fold(Change::Issued, id.birth_ms(), u64::from(self.sessions.issued));
+                self.rolling.fold(Change::Issued, id.birth_ms().0, u64::from(self.sessions.issued));
                 Reply::Bulk(Cow::Owned(id.text().into_bytes()))
             }
             _ => Reply::Ok,
@@ -214,14 +214,14 @@ impl Store {
             return None;
         };
         self.sessions.keep(once, &reply, &self.limits);
-        self.rolling.fold(Change::Kept, once.fingerprint ^ once.number, self.sessions.floor_ms);
+        self.rolling.fold(Change::Kept, once.fingerprint ^ once.number, self.sessions.floor_ms.0);
         Some(reply)
     }
 
     pub(super) fn set(&mut self, set: &Set<'_>, arguments: Option<&Bytes>) -> Reply<'static> {
         let position = self.position(set.key);
         if set.is_plain() {
-            self.put(position, set.key, set.value, 0, arguments);
+            self.put(position, set.key, set.value, Ms(0), arguments);
             return Reply::Ok;
         }
         let (reply, expires_at_ms) = self.judge_set(set);
@@ -233,7 +233,7 @@ impl Store {
 
     /// Decides a SET, and changes nothing. Returns the reply, and the new expiry if the key is to be set (0: it never
     /// expires).
-    fn judge_set(&self, set: &Set<'_>) -> (Reply<'static>, Option<u64>) {
+    fn judge_set(&self, set: &Set<'_>) -> (Reply<'static>, Option<Ms>) {
         let old = self.live(self.position(set.key), set.key);
         let obey = match set.only_if {
             SetIf::Always => true,
@@ -247,9 +247,9 @@ impl Store {
             SetAnswer::Changed => Reply::Int(i64::from(obey)),
         };
         let expires_at_ms = match set.expiry {
-            SetExpiry::None => 0,
-            SetExpiry::Keep => old.map_or(0, |entry| entry.expires_at_ms),
-            SetExpiry::New(when) => when.at_ms(self.time_ms).max(1),
+            SetExpiry::None => Ms(0),
+            SetExpiry::Keep => old.map_or(Ms(0), |entry| entry.expires_at_ms),
+            SetExpiry::New(when) => when.at_ms(self.time_ms).max(Ms(1)),
         };
         (reply, obey.then_some(expires_at_ms))
     }
@@ -258,7 +258,7 @@ impl Store {
         self.take(key).map_or(Reply::Null, |entry| entry.value().reply().into_owned())
     }
 
-    fn get_ex(&mut self, key: &[u8], at_ms: Option<u64>) -> Reply<'_> {
+    fn get_ex(&mut self, key: &[u8], at_ms: Option<Ms>) -> Reply<'_> {
         let position = self.position(key);
         if at_ms.is_some_and(|at_ms| at_ms <= self.time_ms) {
             return self.get_del(key);
@@ -266,17 +266,17 @@ impl Store {
         let Some(entry) = self.entries.find_mut(position, key).filter(|entry| !entry.is_due(self.time_ms)) else {
             return Reply::Null;
         };
-        let expires_at_ms = at_ms.unwrap_or(0);
+        let expires_at_ms = at_ms.unwrap_or(Ms(0));
         self.expiry.change(position, entry.expires_at_ms, expires_at_ms);
         entry.expires_at_ms = expires_at_ms;
-        self.rolling.key(Change::Expiry, position, expires_at_ms);
+        self.rolling.key(Change::Expiry, position, expires_at_ms.0);
         entry.value().reply()
     }
 
     /// Puts the pairs from `progress` on. Returns true if all of them are put, false if `work` is spent.
     fn put_all(&mut self, pairs: &[Pair<'_>], progress: &mut CommandProgress, work: &mut WorkBudget) -> bool {
         while let Some((key, value)) = pairs.get(progress.done) {
-            self.put(self.position(key), key, value, 0, progress.arguments.as_ref());
+            self.put(self.position(key), key, value, Ms(0), progress.arguments.as_ref());
             progress.done += 1;
             work.spend(1);
             work.spend_bytes(key.len() + value.len());
@@ -313,7 +313,7 @@ impl Store {
     fn append(&mut self, key: &[u8], value: &[u8], arguments: Option<&Bytes>) -> Reply<'_> {
         let position = self.position(key);
         let Some(entry) = self.entries.find_mut(position, key).filter(|entry| !entry.is_due(self.time_ms)) else {
-            self.put(position, key, value, 0, arguments);
+            self.put(position, key, value, Ms(0), arguments);
             return Reply::Int(value.len() as i64);
         };
         if entry.value().len() + value.len() > self.limits.value_bytes_max {
@@ -341,7 +341,7 @@ impl Store {
             return TOO_LONG;
         }
         if self.live(position, key).is_none() {
-            self.put(position, key, &[], 0, None);
+            self.put(position, key, &[], Ms(0), None);
         }
         let Some(entry) = self.entries.find_mut(position, key) else { unreachable!("it was just put") };
         let before = entry.heap_bytes();
@@ -359,7 +359,7 @@ impl Store {
     fn incr_by(&mut self, key: &[u8], by: i64) -> Reply<'_> {
         let position = self.position(key);
         let (old, expires_at_ms) = match self.live(position, key) {
-            None => (0, 0),
+            None => (0, Ms(0)),
             Some(entry) => match entry.value().short().and_then(number::integer) {
                 Some(number) => (number, entry.expires_at_ms),
                 None => return Reply::error("ERR value is not an integer or out of range"),
@@ -378,7 +378,7 @@ impl Store {
         let (old, expires_at_ms) = match self.live(position, key) {
             // A long value is never a number: it is read as an empty text.
             Some(entry) => (entry.value().short().unwrap_or_default(), entry.expires_at_ms),
-            None => (&b"0"[..], 0),
+            None => (&b"0"[..], Ms(0)),
         };
         match sum(old, by) {
             Ok(sum) => {
@@ -391,16 +391,16 @@ impl Store {
         }
     }
 
-    fn expire_at(&mut self, key: &[u8], at_ms: u64, only_if: ExpireIf) -> Reply<'_> {
+    fn expire_at(&mut self, key: &[u8], at_ms: Ms, only_if: ExpireIf) -> Reply<'_> {
         let position = self.position(key);
         let Some(entry) = self.entries.find_mut(position, key).filter(|entry| !entry.is_due(self.time_ms)) else {
             return Reply::Int(0);
         };
         let old = entry.expires_at_ms;
-        let refused = only_if.missing && old != 0
-            || only_if.present && old == 0
-            || only_if.later && (old == 0 || at_ms <= old)
-            || only_if.sooner && old != 0 && at_ms >= old;
+        let refused = only_if.missing && old != Ms(0)
+            || only_if.present && old == Ms(0)
+            || only_if.later && (old == Ms(0) || at_ms <= old)
+            || only_if.sooner && old != Ms(0) && at_ms >= old;
         if refused {
             return Reply::Int(0);
         }
@@ -409,7 +409,7 @@ impl Store {
         } else {
             entry.expires_at_ms = at_ms;
             self.expiry.change(position, old, at_ms);
-            self.rolling.key(Change::Expiry, position, at_ms);
+            self.rolling.key(Change::Expiry, position, at_ms.0);
         }
         Reply::Int(1)
     }
@@ -417,9 +417,9 @@ impl Store {
     fn persist(&mut self, key: &[u8]) -> Reply<'_> {
         let position = self.position(key);
         let entry = self.entries.find_mut(position, key).filter(|entry| !entry.is_due(self.time_ms));
-        let Some(entry) = entry.filter(|entry| entry.expires_at_ms != 0) else { return Reply::Int(0) };
-        self.expiry.change(position, entry.expires_at_ms, 0);
-        entry.expires_at_ms = 0;
+        let Some(entry) = entry.filter(|entry| entry.expires_at_ms != Ms(0)) else { return Reply::Int(0) };
+        self.expiry.change(position, entry.expires_at_ms, Ms(0));
+        entry.expires_at_ms = Ms(0);
         self.rolling.key(Change::Expiry, position, 0);
         Reply::Int(1)
     }
@@ -465,12 +465,12 @@ impl Store {
     /// Gives a key a value and an expiry (0: never), whatever it held before. If the expiry is due already, the key is
     /// removed instead. A long value shares the memory of `arguments` where [`shared`] allows it, and is copied
     /// otherwise.
-    fn put(&mut self, position: KeyPosition, key: &[u8], value: &[u8], expires_at_ms: u64, arguments: Option<&Bytes>) {
-        if expires_at_ms != 0 && expires_at_ms <= self.time_ms {
+    fn put(&mut self, position: KeyPosition, key: &[u8], value: &[u8], expires_at_ms: Ms, arguments: Option<&Bytes>) {
+        if expires_at_ms != Ms(0) && expires_at_ms <= self.time_ms {
             self.take(key);
             return;
         }
-        self.rolling.key(Change::Put, position, ends(value) ^ expires_at_ms);
+        self.rolling.key(Change::Put, position, ends(value) ^ expires_at_ms.0);
         self.longest = self.longest.max(value.len());
         if value.len() >= LONG_VALUE_BYTES {
             let value = shared(value, arguments).unwrap_or_else(|| Bytes::copy_from_slice(value));
@@ -510,9 +510,9 @@ impl Store {
     }
 
     /// Adds a missing key with the value of another key, for RENAME and COPY.
-    fn insert_made(&mut self, key: &[u8], value: Value<'_>, expires_at_ms: u64) {
+    fn insert_made(&mut self, key: &[u8], value: Value<'_>, expires_at_ms: Ms) {
         let position = self.position(key);
-        self.rolling.key(Change::Made, position, whole(value) ^ expires_at_ms);
+        self.rolling.key(Change::Made, position, whole(value) ^ expires_at_ms.0);
         let entry = match value {
             Value::Short(value) => Entry::new(position, key, value, expires_at_ms),
             Value::Long(value) => Entry::long(position, key, value.clone(), expires_at_ms),
@@ -523,7 +523,7 @@ impl Store {
 
     /// Accounts for an entry that comes into the directory: its expiry, its heap memory, and its length.
     pub(super) fn count(&mut self, entry: &Entry) {
-        self.expiry.change(entry.position, 0, entry.expires_at_ms);
+        self.expiry.change(entry.position, Ms(0), entry.expires_at_ms);
         self.heap_bytes += entry.heap_bytes();
         self.longest = self.longest.max(entry.key().len()).max(entry.value().len());
     }

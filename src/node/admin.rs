@@ -14,7 +14,7 @@ use crate::admin::kept::CompatValues;
 use crate::kv::Store;
 use crate::kv::reply::Reply;
 use crate::kv::table::{Spec, Verb};
-use groups::{GroupId, NodeId};
+use groups::{GroupId, Ms, NodeId, Us};
 use std::fmt::Write as _;
 
 /// Facts that only the process knows. The shell updates them at intervals.
@@ -29,9 +29,9 @@ pub struct Facts {
     /// The machine's memory, in bytes.
     pub system_bytes: u64,
     /// Processor time in user mode, in microseconds.
-    pub cpu_user_us: u64,
+    pub cpu_user_us: Us,
     /// Processor time in the kernel, in microseconds.
-    pub cpu_system_us: u64,
+    pub cpu_system_us: Us,
     /// True if the disk has no space for another segment of the log.
     pub disk_full: bool,
     /// Bytes of the log.
@@ -47,7 +47,7 @@ pub struct Facts {
 pub(super) struct ProcessInfo {
     facts: Facts,
     /// Time of the first tick, taken for the start of the process.
-    started_ms: Option<u64>,
+    started_ms: Option<Ms>,
     /// Values that CONFIG SET gave to parameters without effect.
     kept: CompatValues,
 }
@@ -63,7 +63,7 @@ impl ProcessInfo {
     }
 
     /// Notes the time of the process's start, at the first call.
-    pub(super) fn tick(&mut self, now_ms: u64) {
+    pub(super) fn tick(&mut self, now_ms: Ms) {
         self.started_ms.get_or_insert(now_ms);
     }
 }
@@ -134,7 +134,7 @@ impl Core<'_> {
             groups: self.group_count(),
             reads: self.config.reads.to_string(),
             node_id: self.identity.node.0,
-            idle_seconds_max: self.config.idle_ms_max / 1_000,
+            idle_seconds_max: self.config.idle_ms_max.0 / 1_000,
             kept: self.process_info.kept.clone(),
         };
         match config::config(words, &view) {
@@ -143,7 +143,7 @@ impl Core<'_> {
                 ConfigChange::ClientTimeoutMs(limit_ms) => self.config.client_timeout_ms = limit_ms,
                 ConfigChange::MaxClients(max) => self.config.max_clients = max,
                 ConfigChange::MemoryBytesMax(max) => self.config.memory_bytes_max = max,
-                ConfigChange::IdleSecondsMax(max) => self.config.idle_ms_max = max.saturating_mul(1_000),
+                ConfigChange::IdleSecondsMax(max) => self.config.idle_ms_max = Ms(max.saturating_mul(1_000)),
                 ConfigChange::Keep(name, value) => {
                     self.process_info.kept.insert(name, value);
                 }
@@ -198,7 +198,7 @@ impl Core<'_> {
                 port: self.config.listen.port(),
                 process_id: self.process_info.facts.process_id,
                 unix_us: time.unix_us,
-                uptime_s: now_ms.saturating_sub(self.process_info.started_ms.unwrap_or(now_ms)) / 1_000,
+                uptime_s: now_ms.saturating_sub(self.process_info.started_ms.unwrap_or(now_ms)).0 / 1_000,
                 executable: &self.process_info.facts.executable,
                 config_file: &self.config.config_file,
                 loading: !self.is_born() || self.loading.is_loading(),
@@ -245,7 +245,7 @@ impl Core<'_> {
                 protocol_version: self.config.versions.highest,
                 value_version: self.ports.peers.value_version(),
                 clocks: ClocksView {
-                    cluster_ms: self.ports.cluster_time.now_ms(time).unwrap_or(0),
+                    cluster_ms: self.ports.cluster_time.now_ms(time).unwrap_or(Ms(0)),
                     ahead_ms: self.ports.cluster_time.ahead_ms(self.identity.node, self.identity.node).unwrap_or(0),
                     groups_ahead_ms: self.ports.cluster_time.groups_lead_ms(self.engine, time),
                 },
@@ -272,7 +272,7 @@ impl Core<'_> {
         self.identity.birth.as_ref().map_or(self.config.groups, |record| record.groups)
     }
 
-    fn session_ttl_ms(&self) -> u64 {
+    fn session_ttl_ms(&self) -> Ms {
         self.identity.birth.as_ref().map_or(self.config.session_ttl_ms, |record| record.session_ttl_ms)
     }
 }

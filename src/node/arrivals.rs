@@ -4,6 +4,7 @@
 use super::Time;
 use super::connection_table::ConnectionTable;
 use crate::config::HANDSHAKE_MS_MAX;
+use groups::Ms;
 use net::event::ConnectionId;
 use std::net::SocketAddr;
 
@@ -20,7 +21,7 @@ pub(super) struct Arrivals(ConnectionTable<Arrival>);
 /// An accepted connection without a byte so far.
 struct Arrival {
     addr: SocketAddr,
-    since_ms: u64,
+    since_ms: Ms,
 }
 
 /// The owner of a connection.
@@ -58,7 +59,7 @@ impl Arrivals {
     /// Removes and returns the connections that have been silent for [`HANDSHAKE_MS_MAX`]. They count as clients,
     /// because a member says hello at once. So silent connections fall under the limit of clients, and cannot use up
     /// the connections that are kept free for members.
-    pub(super) fn take_silent(&mut self, now_ms: u64) -> Vec<(ConnectionId, SocketAddr)> {
+    pub(super) fn take_silent(&mut self, now_ms: Ms) -> Vec<(ConnectionId, SocketAddr)> {
         let silent = self.0.iter().filter(|(_, arrival)| now_ms >= arrival.since_ms + HANDSHAKE_MS_MAX);
         let silent: Vec<(ConnectionId, SocketAddr)> = silent.map(|(id, arrival)| (id, arrival.addr)).collect();
         for (id, _) in &silent {
@@ -76,16 +77,17 @@ impl Arrivals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use groups::Us;
 
-    fn at(mono_ms: u64) -> Time {
-        Time { mono_us: mono_ms * 1_000, unix_us: 0 }
+    fn at(mono_ms: Ms) -> Time {
+        Time { mono_us: mono_ms.to_us(), unix_us: Us(0) }
     }
 
     #[test]
     fn the_first_byte_tells_whose_a_connection_is_and_silence_makes_it_a_clients() {
         let addr = SocketAddr::from(([127, 0, 0, 9], 9));
         let mut arrivals = Arrivals::default();
-        (1..=5).for_each(|id| arrivals.opened(ConnectionId(id), addr, at(id)));
+        (1..=5).for_each(|id| arrivals.opened(ConnectionId(id), addr, at(Ms(id))));
         assert_eq!(arrivals.take_owner(ConnectionId(1), b'*'), Some(ConnectionOwner::Clients(addr)));
         assert_eq!(arrivals.take_owner(ConnectionId(2), TLS_BYTE), Some(ConnectionOwner::TlsClients(addr)));
         assert_eq!(arrivals.take_owner(ConnectionId(3), PEER_BYTE_MIN), Some(ConnectionOwner::Nodes));
@@ -94,8 +96,8 @@ mod tests {
             (None, false),
             "only once"
         );
-        assert_eq!(arrivals.take_silent(4 + HANDSHAKE_MS_MAX), [(ConnectionId(4), addr)]);
+        assert_eq!(arrivals.take_silent(Ms(4) + HANDSHAKE_MS_MAX), [(ConnectionId(4), addr)]);
         arrivals.closed(ConnectionId(5));
-        assert_eq!(arrivals.take_silent(u64::MAX), []);
+        assert_eq!(arrivals.take_silent(Ms::MAX), []);
     }
 }

@@ -17,7 +17,7 @@ use crate::kv::reply::Reply;
 use crate::kv::table::Spec;
 use crate::storage::wal::Lsn;
 use bytes::Bytes;
-use groups::{GroupId, Instance, NodeId};
+use groups::{GroupId, Instance, Ms, NodeId};
 
 impl Backend for Core<'_> {
     fn config(&self) -> &NodeConfig {
@@ -48,7 +48,7 @@ impl Backend for Core<'_> {
     }
 
     fn parse_context(&self, seed: u64, time: Time) -> ParseContext {
-        let cluster_ms = self.ports.cluster_time.now_ms(time).unwrap_or(0);
+        let cluster_ms = self.ports.cluster_time.now_ms(time).unwrap_or(Ms(0));
         ParseContext { cluster_ms, durations: self.ports.peers.value_version() >= 3, seed }
     }
 
@@ -149,7 +149,7 @@ impl Backend for Core<'_> {
     }
 
     fn begin_stale_read(&mut self, group: GroupId, verb: u16, body: Bytes, ticket: Ticket) {
-        let (since_us, deadline_ms) = (self.ports.now_us, u64::MAX);
+        let (since_us, deadline_ms) = (self.ports.now_us, Ms::MAX);
         self.engine.read_stale(Read { group, body, ticket, deadline_ms, verb, since_us, long: true });
     }
 
@@ -202,7 +202,7 @@ impl Core<'_> {
     }
 
     /// Queues a command in its group at this node, or begins a read.
-    pub(super) fn carry_out(&mut self, submission: Submission<'_>, deadline_ms: u64, time: Time) {
+    pub(super) fn carry_out(&mut self, submission: Submission<'_>, deadline_ms: Ms, time: Time) {
         let Submission { group, verb, command, body, request, ticket } = submission;
         let context = RequestContext { ticket, verb, since_us: time.mono_us };
         // Only commands of this node's own clients are uploaded: this node lets the client's next commands wait for the

@@ -31,12 +31,12 @@ use crate::config::{
 };
 use crate::duration::ClockLead;
 use crate::versions::Versions;
-use groups::{Members, NodeId};
+use groups::{Members, Ms, NodeId, Us};
 
 /// Steering changes cluster time by at most one tenth of the time that passes.
 const STEER_DIVISOR: i64 = 10;
 /// Minimum step of steering: shorter steps would lose fractions of a microsecond.
-const STEER_STEP_US: u64 = 1_000;
+const STEER_STEP_US: Us = Us(1_000);
 
 /// This node's knowledge of all members' clocks. Offsets are to its own monotonic clock, in microseconds.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub(super) struct ClusterTime {
     readings: Vec<Reading>,
     own_us: Option<i64>,
     offset: Option<Offset>,
-    steered_us: u64,
+    steered_us: Us,
     /// A jump of the node's own clock, while it is unknown whether the machine was frozen.
     jump: Option<Jump>,
     /// The voters except this node. Only voters' clocks count; the clocks of other peers are only shown to operators.
@@ -53,8 +53,8 @@ pub(super) struct ClusterTime {
     /// Number of connected voters that speak a version without clocks.
     silent: usize,
     /// Since when enough clocks have been known to make a cluster time.
-    enough_since_us: Option<u64>,
-    watched_ms: u64,
+    enough_since_us: Option<Us>,
+    watched_ms: Ms,
     /// The nodes whose clocks were named in the log as differing.
     differing: Vec<NodeId>,
     /// True if the log last said that the time of some group is ahead of cluster time.
@@ -78,17 +78,17 @@ struct Reading {
     clock_us: i64,
     /// The sender's cluster time, if it has one.
     cluster_us: Option<i64>,
-    at_us: u64,
+    at_us: Us,
 }
 
 /// The jump of the own clock against the monotonic one, and the readings of other clocks before it.
 #[derive(Clone, Debug)]
 struct Jump {
     us: i64,
-    at_us: u64,
+    at_us: Us,
     before: Vec<Reading>,
     /// When the last of several jumps was noticed. All present readings are from after that.
-    noticed_us: u64,
+    noticed_us: Us,
 }
 
 /// The parts of the node that cluster time reads.
@@ -109,7 +109,7 @@ struct Electorate<'a> {
     /// Connected voters that speak a version without clocks.
     silent: usize,
     /// The latest time of any group, in unix milliseconds. Real time is unlikely to be before it.
-    latest_ms: u64,
+    latest_ms: Ms,
 }
 
 impl Electorate<'_> {
@@ -125,12 +125,12 @@ impl ClusterTime {
             readings: Vec::new(),
             own_us: None,
             offset: None,
-            steered_us: 0,
+            steered_us: Us(0),
             jump: None,
             others: Vec::new(),
             silent: 0,
             enough_since_us: None,
-            watched_ms: 0,
+            watched_ms: Ms(0),
             differing: Vec::new(),
             is_ahead: false,
             tells: versions.highest >= Versions::CLOCKS,
@@ -138,12 +138,12 @@ impl ClusterTime {
     }
 
     /// Returns cluster time in unix milliseconds; `None` if it is not known yet.
-    pub(super) fn now_ms(&self, time: Time) -> Option<u64> {
-        self.now_us(time).map(|now_us| now_us / 1_000)
+    pub(super) fn now_ms(&self, time: Time) -> Option<Ms> {
+        self.now_us(time).map(|now_us| now_us.to_ms())
     }
 
     /// Returns cluster time in unix microseconds; `None` if it is not known yet.
-    pub(super) fn now_us(&self, time: Time) -> Option<u64> {
+    pub(super) fn now_us(&self, time: Time) -> Option<Us> {
         let offset = self.offset.filter(|_| self.is_alone() || !self.has_just_jumped(time));
         offset.map(|offset| since_1970(offset.us, time))
     }
@@ -151,10 +151,10 @@ impl ClusterTime {
     /// Returns true if this node's own clock has jumped and no other clock rules out a freeze of this machine. A clock
     /// rules it out if it was known before the jump and has stayed where it was.
     fn has_just_jumped(&self, time: Time) -> bool {
-        let resync_us = signed(CLOCK_RESYNC_MS * 1_000);
+        let resync_us = signed(CLOCK_RESYNC_MS.to_us());
         let is_open = |jump: &Jump| {
             let has_stayed = self.moved(jump).any(|moved_us| moved_us <= resync_us);
-            !has_stayed && time.mono_us < jump.noticed_us + CLOCK_JUMP_MS_MAX * 1_000
+            !has_stayed && time.mono_us < jump.noticed_us + CLOCK_JUMP_MS_MAX.to_us()
         };
         self.own_us.is_some_and(|before_us| differ(own_offset(time), before_us))
             || self.jump.as_ref().is_some_and(is_open)
@@ -220,7 +220,7 @@ impl ClusterTime {
         self.look_at_own(time);
         // A machine slept, or the peer was stopped, while the answer was in flight. Half of such a round trip is no
         // estimate of how long the ping took.
-        if rtt_us > ECHO_MS_MAX * 1_000 {
+        if rtt_us > ECHO_MS_MAX.to_us() {
             return;
         }
         // Pings that waited while this machine was frozen tell nothing: they answer pings from before the freeze.
@@ -228,12 +228,12 @@ impl ClusterTime {
             return;
         }
         let index = self.readings.iter().position(|reading| reading.node == from);
-        let is_fresh = |index: usize| time.mono_us < self.readings[index].at_us + 10 * CLOCK_ERROR_MS_MAX * 1_000;
+        let is_fresh = |index: usize| time.mono_us < self.readings[index].at_us + CLOCK_ERROR_MS_MAX.to_us() * 10;
         // One of the two nodes was busy for a moment. A better reading is at hand.
-        if rtt_us / 2 > CLOCK_ERROR_MS_MAX * 1_000 && index.is_some_and(is_fresh) {
+        if rtt_us / 2 > CLOCK_ERROR_MS_MAX.to_us() && index.is_some_and(is_fresh) {
             return;
         }
-        let offset = |at_sending_us: u64| signed(at_sending_us) + signed(rtt_us / 2) - signed(time.mono_us);
+        let offset = |at_sending_us: Us| signed(at_sending_us) + signed(rtt_us / 2) - signed(time.mono_us);
         let (clock_us, cluster_us) = (offset(clocks.unix_us), clocks.cluster_us.map(offset));
         let reading = Reading { node: from, clock_us, cluster_us, at_us: time.mono_us };
         match index {
@@ -256,10 +256,10 @@ impl ClusterTime {
         let needed = (self.others.len() / 2).max(1);
         // All clocks have advanced by the time for which this machine was frozen. Each may have been set besides.
         let frozen_us = moved.get(needed - 1).map_or(0, |moved_us| jump.us.min(*moved_us));
-        let is_frozen = frozen_us > signed(CLOCK_RESYNC_MS * 1_000);
+        let is_frozen = frozen_us > signed(CLOCK_RESYNC_MS.to_us());
         // A clock that has not moved proves nothing before the wait is over: its machine may have been frozen too, and
         // may be about to set it.
-        let is_late = time.mono_us >= jump.at_us + CLOCK_WAIT_MS * 1_000;
+        let is_late = time.mono_us >= jump.at_us + CLOCK_WAIT_MS.to_us();
         let is_set = is_late && moved.iter().any(|moved_us| !differ(*moved_us, 0));
         // Two clocks that jump back alike were both set.
         let is_alike = jump.us < 0 && moved.iter().any(|moved_us| !differ(*moved_us, jump.us));
@@ -277,7 +277,7 @@ impl ClusterTime {
     /// time, so it is not in doubt itself.
     fn follow_if_in_doubt(&mut self, reading: Reading) {
         let (Some(jump), Some(us)) = (&self.jump, reading.cluster_us) else { return };
-        if reading.at_us >= jump.at_us + CLOCK_WAIT_MS * 1_000 {
+        if reading.at_us >= jump.at_us + CLOCK_WAIT_MS.to_us() {
             let followed = self.offset.as_mut().filter(|offset| differ(offset.us, us));
             followed.into_iter().for_each(|offset| offset.us = us);
             self.jump = None;
@@ -287,7 +287,7 @@ impl ClusterTime {
     /// Reads the own clock, and notices a jump. Returns its offset to the monotonic clock.
     fn look_at_own(&mut self, time: Time) -> i64 {
         let (own_us, mono_us) = (own_offset(time), time.mono_us);
-        let late_us = CLOCK_JUMP_MS_MAX * 1_000;
+        let late_us = CLOCK_JUMP_MS_MAX.to_us();
         self.jump = self.jump.take().filter(|jump| mono_us < jump.at_us + late_us);
         let Some(before_us) = self.own_us.replace(own_us).filter(|before_us| differ(own_us, *before_us)) else {
             return own_us;
@@ -320,7 +320,7 @@ impl ClusterTime {
         }
         self.silent = electorate.silent;
         let own_us = self.look_at_own(time);
-        let oldest_us = time.mono_us.saturating_sub(CLOCK_READING_MS_MAX * 1_000);
+        let oldest_us = time.mono_us.saturating_sub(CLOCK_READING_MS_MAX.to_us());
         self.readings.retain(|reading| reading.at_us >= oldest_us);
         let clocks: Vec<i64> = self.counting().map(|reading| reading.clock_us).chain([own_us]).collect();
         let shared: Vec<i64> = self.counting().filter_map(|reading| reading.cluster_us).collect();
@@ -359,7 +359,7 @@ impl ClusterTime {
             offset.us = own_us;
         }
         let known = clocks.len();
-        let latest_us = signed(electorate.latest_ms.saturating_mul(1_000)) - signed(time.mono_us);
+        let latest_us = signed(Us(electorate.latest_ms.0.saturating_mul(1_000))) - signed(time.mono_us);
         if known == members {
             self.offset = nearest(clocks, members, latest_us).and_then(founded);
             return;
@@ -372,10 +372,10 @@ impl ClusterTime {
         // longer if two clocks differ before the first value, because no group's time tells then which of the two is
         // wrong.
         let apart_us = clocks.iter().max().zip(clocks.iter().min()).map_or(0, |(most, least)| most.abs_diff(*least));
-        let is_open = electorate.latest_ms == 0 && apart_us > CLOCK_WARN_MS * 1_000;
+        let is_open = electorate.latest_ms == Ms(0) && apart_us > CLOCK_WARN_MS.to_us().0;
         let wait_ms = if is_open { CLOCK_FIRST_WAIT_MS } else { CLOCK_WAIT_MS };
         let since_us = *self.enough_since_us.get_or_insert(time.mono_us);
-        if time.mono_us < since_us + wait_ms * 1_000 {
+        if time.mono_us < since_us + wait_ms.to_us() {
             return;
         }
         self.offset = if known > members / 2 {
@@ -399,7 +399,7 @@ impl ClusterTime {
         let is_old = |peer: &&Peer| peer.version() < Versions::CLOCKS && peers.voters().contains(peer.id());
         let silent = peers.linked().filter(is_old).count();
         // Reading all groups takes time, and is needed only to make a cluster time.
-        let latest_ms = if self.is_founded() { 0 } else { engine.latest_ms() };
+        let latest_ms = if self.is_founded() { Ms(0) } else { engine.latest_ms() };
         self.steer(Electorate { me, voters: peers.voters(), silent, latest_ms }, is_born, time);
         if self.watch(me, time.mono_ms()) {
             self.watch_groups(self.groups_lead_ms(engine, time));
@@ -407,12 +407,12 @@ impl ClusterTime {
     }
 
     /// Returns the largest lead of a group's time over cluster time, in milliseconds.
-    pub(super) fn groups_lead_ms(&self, engine: &Engine, time: Time) -> u64 {
-        self.now_ms(time).map_or(0, |cluster_ms| engine.lead_ms(time.clock(), cluster_ms))
+    pub(super) fn groups_lead_ms(&self, engine: &Engine, time: Time) -> Ms {
+        self.now_ms(time).map_or(Ms(0), |cluster_ms| engine.lead_ms(time.clock(), cluster_ms))
     }
 
     /// Logs when the groups' times get ahead of cluster time, and when they no longer are.
-    fn watch_groups(&mut self, lead_ms: u64) {
+    fn watch_groups(&mut self, lead_ms: Ms) {
         let is_ahead = lead_ms > CLOCK_WARN_MS;
         let was_ahead = std::mem::replace(&mut self.is_ahead, is_ahead);
         if is_ahead && !was_ahead {
@@ -420,7 +420,7 @@ impl ClusterTime {
                 "the time of some groups is up to {:.1} s ahead of cluster time, because a clock was fast: until \
                  cluster time has caught up, keys with an absolute expiry expire early by as much, and relative expiry \
                  times last up to a ninth longer",
-                lead_ms as f64 / 1_000.0
+                lead_ms.0 as f64 / 1_000.0
             );
         } else if !is_ahead && was_ahead {
             tracing::info!("cluster time has caught up with the time of all groups");
@@ -429,14 +429,14 @@ impl ClusterTime {
 
     /// Logs which clocks differ from cluster time, and which no longer do. Returns false if the next check is not due
     /// yet.
-    fn watch(&mut self, me: NodeId, now_ms: u64) -> bool {
+    fn watch(&mut self, me: NodeId, now_ms: Ms) -> bool {
         if now_ms < self.watched_ms + CLOCK_WATCH_MS {
             return false;
         }
         self.watched_ms = now_ms;
         for node in self.readings.iter().map(|reading| reading.node).chain([me]).collect::<Vec<_>>() {
             let Some(ahead_ms) = self.ahead_ms(node, me) else { continue };
-            let differs = ahead_ms.unsigned_abs() > CLOCK_WARN_MS;
+            let differs = ahead_ms.unsigned_abs() > CLOCK_WARN_MS.0;
             match self.differing.iter().position(|known| *known == node) {
                 None if differs => {
                     tracing::warn!("the clock of node {node} is {} cluster time: set it right", ClockLead(ahead_ms));
@@ -465,7 +465,7 @@ fn nearest(known: &[i64], members: usize, current: i64) -> Option<i64> {
 
 /// Returns true if two times differ by more than errors of readings explain.
 fn differ(some_us: i64, other_us: i64) -> bool {
-    some_us.abs_diff(other_us) > CLOCK_RESYNC_MS * 1_000
+    some_us.abs_diff(other_us) > CLOCK_RESYNC_MS.to_us().0
 }
 
 /// Returns the offset of the own clock to the monotonic one.
@@ -473,12 +473,12 @@ fn own_offset(time: Time) -> i64 {
     signed(time.unix_us) - signed(time.mono_us)
 }
 
-fn signed(us: u64) -> i64 {
-    i64::try_from(us).unwrap_or(i64::MAX / 4).min(i64::MAX / 4)
+fn signed(us: Us) -> i64 {
+    i64::try_from(us.0).unwrap_or(i64::MAX / 4).min(i64::MAX / 4)
 }
 
-fn since_1970(offset_us: i64, time: Time) -> u64 {
-    u64::try_from(signed(time.mono_us) + offset_us).unwrap_or(0)
+fn since_1970(offset_us: i64, time: Time) -> Us {
+    Us(u64::try_from(signed(time.mono_us) + offset_us).unwrap_or(0))
 }
 
 #[cfg(test)]

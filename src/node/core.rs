@@ -16,7 +16,7 @@ use super::wire::{NodeMessage, Refusal};
 use crate::config::NodeConfig;
 use crate::identity::{BirthRecord, Identity};
 use crate::storage::wal::Lsn;
-use groups::{GroupId, NodeId};
+use groups::{GroupId, NodeId, Us};
 
 /// References to the components; see the module.
 pub(super) struct Core<'a> {
@@ -109,7 +109,7 @@ impl Core<'_> {
     }
 
     /// Notes that the log is durable up to `lsn`. The sync took `sync_us`.
-    pub(super) fn on_durable(&mut self, lsn: Lsn, sync_us: u64) {
+    pub(super) fn on_durable(&mut self, lsn: Lsn, sync_us: Us) {
         self.ports.stats.fsyncs.record(sync_us);
         self.engine.on_durable(lsn, &mut self.ports);
         self.ports.outputs.extend(self.upkeep.on_durable(lsn));

@@ -69,7 +69,7 @@ use cluster::Cluster;
 use cluster_time::ClusterTime;
 use durability::Durability;
 use engine::Engine;
-use groups::GroupId;
+use groups::{GroupId, Ms, Us};
 use links::Links;
 use loading::Loading;
 use names::Names;
@@ -107,8 +107,8 @@ pub struct Node {
     stats: Stats,
     outputs: Outputs,
     /// The time of this turn, in microseconds.
-    now_us: u64,
-    ticked_ms: u64,
+    now_us: Us,
+    ticked_ms: Ms,
 }
 
 impl Node {
@@ -134,8 +134,8 @@ impl Node {
             ranges: Ranges::default(),
             stats: Stats::new(table::names_by_verb()),
             outputs: Outputs::default(),
-            now_us: 0,
-            ticked_ms: 0,
+            now_us: Us(0),
+            ticked_ms: Ms(0),
             identity,
             config,
         };
@@ -419,7 +419,7 @@ impl Node {
     // Facts from the shell, and facts for the shell.
 
     /// Notes how long the last turn of the event loop took, in microseconds, without its sleep.
-    pub fn turn_took(&mut self, usec: u64, time: Time) {
+    pub fn turn_took(&mut self, usec: Us, time: Time) {
         self.stats.turns.record(usec);
         self.upkeep.turn_took(usec, self.engine.logged_bytes(), time.mono_us);
     }
@@ -480,7 +480,7 @@ impl Node {
 
     /// Returns cluster time in unix milliseconds; `None` if it is not known yet.
     #[must_use]
-    pub fn cluster_ms(&self, time: Time) -> Option<u64> {
+    pub fn cluster_ms(&self, time: Time) -> Option<Ms> {
         self.cluster_time.now_ms(time)
     }
 

@@ -7,32 +7,32 @@ use super::admin::id40;
 use super::peers::{Peer, Peers};
 use crate::admin::cluster::NodeView;
 use crate::endpoint::Endpoint;
-use groups::NodeId;
+use groups::{Ms, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Interval at which all names are checked.
-const CHECK_MS: u64 = 500;
+const CHECK_MS: Ms = Ms(500);
 /// Interval at which a name is looked up again.
-const LOOK_UP_MS: u64 = 10_000;
+const LOOK_UP_MS: Ms = Ms(10_000);
 
 /// State of the names in the addresses of the nodes: at most two for each node, its address and its announced one.
 #[derive(Default)]
 pub(super) struct Names {
     /// By `HOST:PORT`.
     known: BTreeMap<String, Name>,
-    checked_ms: Option<u64>,
+    checked_ms: Option<Ms>,
 }
 
 #[derive(Default)]
 struct Name {
     ip: Option<IpAddr>,
-    asked_ms: Option<u64>,
+    asked_ms: Option<Ms>,
 }
 
 impl Names {
     /// Keeps only these names, and returns those to look up now.
-    fn check(&mut self, names: BTreeSet<String>, now_ms: u64) -> Vec<String> {
+    fn check(&mut self, names: BTreeSet<String>, now_ms: Ms) -> Vec<String> {
         let mut before = std::mem::take(&mut self.known);
         let mut due = Vec::new();
         for name in names {
@@ -94,17 +94,17 @@ impl Names {
 mod tests {
     use super::*;
 
-    fn asked(names: &mut Names, all: &[&str], now_ms: u64) -> Vec<String> {
+    fn asked(names: &mut Names, all: &[&str], now_ms: Ms) -> Vec<String> {
         names.check(all.iter().map(|name| (*name).to_owned()).collect(), now_ms)
     }
 
     #[test]
     fn names_are_looked_up_again_and_kept_while_they_are_members_names() {
         let mut names = Names::default();
-        assert_eq!(asked(&mut names, &["a:1", "b:1", "a:1"], 5), ["a:1", "b:1"]);
+        assert_eq!(asked(&mut names, &["a:1", "b:1", "a:1"], Ms(5)), ["a:1", "b:1"]);
         names.known.get_mut("a:1").unwrap().ip = Some(IpAddr::from([10, 0, 0, 1]));
-        assert_eq!(asked(&mut names, &["a:1", "c:1"], 4 + LOOK_UP_MS), ["c:1"]);
-        assert_eq!(asked(&mut names, &["a:1", "c:1"], 5 + LOOK_UP_MS), ["a:1"]);
+        assert_eq!(asked(&mut names, &["a:1", "c:1"], Ms(4) + LOOK_UP_MS), ["c:1"]);
+        assert_eq!(asked(&mut names, &["a:1", "c:1"], Ms(5) + LOOK_UP_MS), ["a:1"]);
         assert_eq!((names.ip("a:1"), names.ip("c:1")), (Some(IpAddr::from([10, 0, 0, 1])), None));
         assert_eq!(names.known.len(), 2);
     }

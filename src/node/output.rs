@@ -7,7 +7,7 @@ use crate::storage::checkpoint::{CheckpointResult, CheckpointTask, TransferResul
 use crate::storage::scrub::Findings;
 use crate::storage::wal::{Batch, ChosenValue, DroppableSegments, Lsn, ReadRange, SegmentSequence};
 use bytes::Bytes;
-use groups::{Instance, NodeId};
+use groups::{Instance, NodeId, Us};
 use net::event::ConnectionId;
 use net::frame::Purpose;
 use std::net::IpAddr;
@@ -76,7 +76,7 @@ pub enum Completion {
         /// The number of the last durable frame.
         lsn: Lsn,
         /// How long the sync took, in microseconds.
-        sync_us: u64,
+        sync_us: Us,
     },
     /// The answer to [`Output::QueryDroppable`], before anything else happens: the segments of the log that can go.
     DroppableSegments(DroppableSegments),

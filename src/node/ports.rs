@@ -17,7 +17,7 @@ use crate::kv::Discarded;
 use crate::kv::reply::Reply;
 use crate::storage::checkpoint::TransferTask;
 use crate::storage::wal;
-use groups::{Ballot, Clock, Group, GroupId, Message, NodeId};
+use groups::{Ballot, Clock, Group, GroupId, Message, Ms, NodeId, Us};
 
 /// See the module.
 pub(super) struct EnginePorts<'a> {
@@ -29,7 +29,7 @@ pub(super) struct EnginePorts<'a> {
     pub(super) stats: &'a mut Stats,
     pub(super) outputs: &'a mut Outputs,
     pub(super) cluster_time: &'a mut ClusterTime,
-    pub(super) now_us: u64,
+    pub(super) now_us: Us,
 }
 
 impl EnginePorts<'_> {
@@ -83,7 +83,7 @@ impl Ports for EnginePorts<'_> {
         self.peers.release_lease(group, self.now_us);
     }
 
-    fn cluster_ms(&self, time: Time) -> Option<u64> {
+    fn cluster_ms(&self, time: Time) -> Option<Ms> {
         self.cluster_time.now_ms(time)
     }
 
@@ -110,7 +110,7 @@ impl Ports for EnginePorts<'_> {
         self.stats
     }
 
-    fn now_us(&self) -> u64 {
+    fn now_us(&self) -> Us {
         self.now_us
     }
 

@@ -17,7 +17,7 @@ use crate::kv::fanout::{NOT_SERVED, UNCERTAIN};
 use crate::kv::reply::Reply;
 use crate::kv::stored_reply;
 use crate::versions::Versions;
-use groups::NodeId;
+use groups::{Ms, NodeId};
 use net::event::ConnectionId;
 use slab::Slab;
 use std::collections::BTreeMap;
@@ -45,7 +45,7 @@ pub(super) type Answers = Vec<(RequestContext, Reply<'static>)>;
 struct Sent {
     to: NodeId,
     context: RequestContext,
-    deadline_ms: u64,
+    deadline_ms: Ms,
     is_write: bool,
 }
 
@@ -124,7 +124,7 @@ impl Relays {
     }
 
     /// Passes a command on to the member of [`Relays::to`]. The command has `timeout_ms` from now.
-    pub(super) fn send(&mut self, submission: &Submission<'_>, timeout_ms: u64, peers: &mut Peers, time: Time) {
+    pub(super) fn send(&mut self, submission: &Submission<'_>, timeout_ms: Ms, peers: &mut Peers, time: Time) {
         let Submission { group, verb, command, ticket, .. } = *submission;
         let Some(to) = self.to else { return };
         self.number += 1;
@@ -247,7 +247,7 @@ mod tests {
         let ticket = client_ticket(number);
         let request = Request { words: &[], bytes: 10, buffer: &bytes::Bytes::new() };
         let submission = Submission { group: GroupId(0), verb: 0, command, body: None, request, ticket };
-        relays.send(&submission, 1_000, peers, Time::default());
+        relays.send(&submission, Ms(1_000), peers, Time::default());
     }
 
     #[test]

@@ -28,7 +28,7 @@ const GROUP: GroupId = GroupId(0);
 /// First connection number of clients, above the numbers of connections between nodes.
 const CLIENT: u64 = 1_000;
 /// Time limit of an election, in milliseconds. It covers the time to notice a silence.
-const ELECTED_MS: u64 = 3_000;
+const ELECTED_MS: Ms = Ms(3_000);
 
 struct World {
     time: Time,
@@ -75,11 +75,11 @@ impl World {
             cluster_id: [9; 16],
             groups,
             hash_key: [7; 16],
-            session_ttl_ms: 60_000,
+            session_ttl_ms: Ms(60_000),
             value_bytes_max: 8 << 20,
             members: initial.iter().map(member).collect(),
         };
-        let time = Time { mono_us: 1_000_000, unix_us: 1_700_000_000_000_000 };
+        let time = Time { mono_us: Us(1_000_000), unix_us: Us(1_700_000_000_000_000) };
         let host = |id: u32| {
             let config = NodeConfig {
                 initial: initial.clone(),
@@ -117,7 +117,7 @@ impl World {
         let mut world = World::of(2);
         let is_led = |world: &World| world.nodes.iter().all(|host| host.node.leaderless() == 0);
         world.run_until("both groups are led", ELECTED_MS, is_led);
-        world.run(1_000);
+        world.run(Ms(1_000));
         world
     }
 
@@ -150,14 +150,14 @@ impl World {
         self.cut = (0..self.nodes.len()).flat_map(|other| [(one, other), (other, one)]).collect();
     }
 
-    fn run(&mut self, ms: u64) {
-        for _ in 0..ms / TICK_MS {
+    fn run(&mut self, ms: Ms) {
+        for _ in 0..ms.0 / TICK_MS.0 {
             self.step();
         }
     }
 
-    fn run_until(&mut self, what: &str, limit_ms: u64, holds: impl Fn(&World) -> bool) {
-        for _ in 0..limit_ms / TICK_MS {
+    fn run_until(&mut self, what: &str, limit_ms: Ms, holds: impl Fn(&World) -> bool) {
+        for _ in 0..limit_ms.0 / TICK_MS.0 {
             if holds(self) {
                 return;
             }
@@ -192,7 +192,7 @@ impl World {
         self.node(id).replies.remove(&client(number));
         self.send(id, number, format!("{request}\r\n").as_bytes());
         let place = id as usize - 1;
-        let limit_ms = 2 * ELECTED_MS;
+        let limit_ms = ELECTED_MS * 2;
         self.run_until(request, limit_ms, |world| world.nodes[place].replies.contains_key(&client(number)));
         let reply = self.node(id).replies.remove(&client(number)).unwrap_or_default();
         String::from_utf8_lossy(&reply).trim_end().to_owned()
@@ -200,8 +200,8 @@ impl World {
 
     /// Ticks all nodes, then runs turns until no node has more to do.
     fn step(&mut self) {
-        self.time.mono_us += TICK_MS * 1_000;
-        self.time.unix_us += TICK_MS * 1_000;
+        self.time.mono_us += TICK_MS.to_us();
+        self.time.unix_us += TICK_MS.to_us();
         for place in 0..self.nodes.len() {
             self.nodes[place].node.tick(self.time);
         }
@@ -215,7 +215,7 @@ impl World {
         if !host.is_stuck
             && let Some(lsn) = host.syncing.take()
         {
-            host.node.on_completion(Completion::Durable { lsn, sync_us: 100 }, time);
+            host.node.on_completion(Completion::Durable { lsn, sync_us: Us(100) }, time);
         }
         for (id, input) in &mut host.input {
             if !input.is_empty() {
@@ -324,16 +324,16 @@ fn a_checkpoint_that_was_asked_for_is_tried_again_when_it_fails() {
     let mut world = World::led_by_1();
     assert_eq!(world.ask(1, 0, "SET k v"), "+OK");
     assert_eq!(world.ask(1, 0, "PAXOI CHECKPOINT 0"), "+Background checkpoint started");
-    world.run(1_000);
+    world.run(Ms(1_000));
     assert_eq!(world.node(1).files, [1]);
     let (time, reason) = (world.time, "no space".to_owned());
     world.node(1).node.on_completion(
         Completion::Checkpoint(CheckpointResult::Failed { sequence: CheckpointSequence(1), reason }),
         time,
     );
-    world.run(CHECKPOINT_RETRY_MS - 1_000);
+    world.run(CHECKPOINT_RETRY_MS - Ms(1_000));
     assert_eq!(world.node(1).files, [1], "not at once");
-    world.run(2_000);
+    world.run(Ms(2_000));
     assert_eq!(world.node(1).files, [1, 2]);
 }
 
@@ -355,7 +355,7 @@ fn a_node_that_loads_says_so_and_lets_members_wait() {
     assert!(world.ask(3, 0, "EXEC").starts_with("-EXECABORT"));
     assert_eq!(world.ask(1, 0, "SET k v"), "+OK");
     let clients = |world: &mut World| world.node(3).node.clients.len();
-    world.run(3 * crate::config::HANDSHAKE_MS_MAX);
+    world.run(crate::config::HANDSHAKE_MS_MAX * 3);
     assert_eq!(clients(&mut world), 1, "members that wait do not become clients");
 
     let time = world.time;
@@ -412,22 +412,22 @@ fn groups_are_served_as_they_come() {
     assert!(world.ask(3, 0, "INFO paxos").contains("\r\ngroups_leaderless:1\r\n"));
     // Work on all groups, such as a checkpoint, waits for the last group.
     assert_eq!(world.ask(3, 0, "PAXOI CHECKPOINT"), "+Background checkpoint started");
-    world.run(1_000);
+    world.run(Ms(1_000));
     assert!(world.node(3).files.is_empty());
 
     // A vote that was requested while the group was missing is requested again when the group is there.
     world.isolate(3 - leader);
     world.node(leader).replies.clear();
     world.send(leader, 0, format!("{set}\r\n").as_bytes());
-    world.run(300);
+    world.run(Ms(300));
     assert!(world.node(leader).replies.is_empty(), "a majority needs the vote of node 3");
     let time = world.time;
     world.node(3).node.groups_rebuilt(second, time);
     world.node(3).node.all_rebuilt(&rebuilt.restored, time);
-    world.run_until("the vote of node 3", 5 * TICK_MS, |world| !world.nodes[leader as usize - 1].replies.is_empty());
+    world.run_until("the vote of node 3", TICK_MS * 5, |world| !world.nodes[leader as usize - 1].replies.is_empty());
     assert_eq!(world.ask(3, 0, &get), "$3\r\nnew");
     assert!(world.ask(3, 0, "INFO persistence").contains("\r\nloading:0\r\n"));
-    world.run(1_000);
+    world.run(Ms(1_000));
     assert_eq!(world.node(3).files, [1]);
 }
 
@@ -443,11 +443,11 @@ fn nobody_counts_on_a_member_for_a_group_that_it_lacks() {
     let second = replicas.split_off(1);
     world.node(1).node.log_read(&rebuilt.peers, &rebuilt.catalog, Lsn(0));
     world.node(1).node.groups_rebuilt(replicas, time);
-    world.run(1_000);
+    world.run(Ms(1_000));
     // Node 1, the first voter, is asked only about groups for which it can answer.
     world.node(leader).replies.clear();
     world.send(leader, 0, format!("GET {key}\r\n").as_bytes());
-    world.run_until("a read at the leader", 10 * TICK_MS, |world| !world.nodes[leader as usize - 1].replies.is_empty());
+    world.run_until("a read at the leader", TICK_MS * 10, |world| !world.nodes[leader as usize - 1].replies.is_empty());
     // Node 1 tells a cluster client the leader of the missing group. A membership change does not rely on node 1 in
     // that group.
     let slots = world.ask(1, 0, "CLUSTER SLOTS");
@@ -460,7 +460,7 @@ fn nobody_counts_on_a_member_for_a_group_that_it_lacks() {
     let time = world.time;
     world.node(1).node.groups_rebuilt(second, time);
     world.node(1).node.all_rebuilt(&rebuilt.restored, time);
-    world.run(100);
+    world.run(Ms(100));
     assert_eq!(world.ask(leader, 0, "PAXOI LEADER MOVE 1 1"), "+OK");
 }
 
@@ -481,7 +481,7 @@ fn a_leader_whose_disk_is_stuck_gives_up_and_the_others_go_on() {
     world.run_until("node 1 has what it missed", ELECTED_MS, |world| world.next(1) == world.next(2));
     assert_eq!(world.ask(1, 0, "GET key"), "$2\r\n49");
     // Node 1 leads again when its disk has been healthy for some time.
-    world.run_until("node 1 leads again", 20_000, |world| world.leads(1));
+    world.run_until("node 1 leads again", Ms(20_000), |world| world.leads(1));
 }
 
 #[test]
@@ -537,7 +537,7 @@ fn a_node_whose_disk_is_full_leads_only_if_the_others_are_full_too() {
 
     // A majority is full, so the third node also refuses commands that may add data.
     world.node(2).node.set_space(full());
-    world.run(500);
+    world.run(Ms(500));
     assert!(world.ask(3, 0, "SET key 4").starts_with("-MISCONF the disk is full"));
     assert_eq!(world.ask(3, 0, "DEL key"), ":1");
     world.node(3).node.set_space(full());
@@ -545,12 +545,12 @@ fn a_node_whose_disk_is_full_leads_only_if_the_others_are_full_too() {
     let leader = (1..=NODES).find(|id| world.leads(*id)).expect("one of them leads still");
     world.isolate(leader);
     let others: Vec<u32> = (1..=NODES).filter(|id| *id != leader).collect();
-    world.run_until("another leads", 2 * ELECTED_MS, |world| others.iter().any(|id| world.leads(*id)));
+    world.run_until("another leads", ELECTED_MS * 2, |world| others.iter().any(|id| world.leads(*id)));
     assert_eq!(world.ask(others[0], 0, "DEL key"), ":0");
 
     world.cut.clear();
     world.nodes.iter_mut().for_each(|host| host.node.set_space(Space::default()));
-    world.run(500);
+    world.run(Ms(500));
     assert_eq!(world.ask(others[1], 0, "SET key 5"), "+OK");
 }
 
@@ -569,6 +569,6 @@ fn where_nothing_but_promises_fits_reads_go_on() {
         assert!(world.ask(id, 0, "DEL key").starts_with("-MISCONF the disk is full: only reads"));
     }
     world.nodes.iter_mut().for_each(|host| host.node.set_space(Space::default()));
-    world.run(500);
+    world.run(Ms(500));
     assert_eq!(world.ask(3, 0, "SET key 2"), "+OK");
 }

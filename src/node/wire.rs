@@ -10,7 +10,7 @@ use crate::storage::checkpoint::CheckpointSequence;
 use crate::versions::Versions;
 use bytes::{Bytes, BytesMut};
 use groups::membership::MemberInfo;
-use groups::{Ballot, GroupId, Instance, LeadershipAnswer, NodeId};
+use groups::{Ballot, GroupId, Instance, LeadershipAnswer, Ms, NodeId, Us};
 use serde::{Deserialize, Serialize};
 
 /// The group index of messages that belong to no group.
@@ -115,7 +115,7 @@ pub struct Ping {
     pub echo: u64,
     /// Time for which the sender has had the echoed number, in microseconds. The rest of the round trip is the
     /// network's.
-    pub held_us: u64,
+    pub held_us: Us,
     /// The nodes that the sender reaches: they have echoed a recent ping of the sender.
     pub reached: Vec<NodeId>,
     /// Whether the sender's disk answers in time and has space.
@@ -142,9 +142,9 @@ pub struct Ping {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PingClocks {
     /// The sender's own clock, in unix microseconds.
-    pub unix_us: u64,
+    pub unix_us: Us,
     /// The sender's cluster time, in unix microseconds, if it comes from a majority; see `node::cluster_time`.
-    pub cluster_us: Option<u64>,
+    pub cluster_us: Option<Us>,
 }
 
 impl Ping {
@@ -199,7 +199,7 @@ pub struct LeadershipAnswers {
     pub number: u64,
     /// Cluster time at the sender, in unix milliseconds; 0 if it is not known there. The leader's time decides which
     /// keys are due.
-    pub unix_ms: u64,
+    pub unix_ms: Ms,
     /// The answers in the order of the query, each with the version of the membership for which it holds.
     pub items: Vec<(GroupId, u64, LeadershipAnswer)>,
     /// The groups that the sender leads under a lease, in the same order. No other member need be asked about them.
@@ -271,7 +271,7 @@ pub struct LeaderMove {
     /// The member that should lead the group.
     pub to: NodeId,
     /// Time limit of the move, in milliseconds.
-    pub timeout_ms: u64,
+    pub timeout_ms: Ms,
 }
 
 /// The answer to a [`LeaderMove`].
@@ -300,7 +300,7 @@ pub struct Relay {
     /// The group of the command.
     pub group: GroupId,
     /// How long the client waits, in milliseconds.
-    pub timeout_ms: u64,
+    pub timeout_ms: Ms,
     /// The command, encoded as in the log.
     pub body: Bytes,
 }

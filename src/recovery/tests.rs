@@ -9,7 +9,7 @@ use crate::storage::checkpoint::{CheckpointSequence, CheckpointWriter, Packing, 
 use crate::storage::disk::MemoryDisk;
 use crate::storage::wal::{self, Lsn, ValueRecord};
 use bytes::{Bytes, BytesMut};
-use groups::{Ballot, CommandId, Counter, Effect, Group, Membership, NodeId, Settings, ValueBuilder};
+use groups::{Ballot, CommandId, Counter, Effect, Group, Membership, Ms, NodeId, Settings, ValueBuilder};
 use std::sync::Arc;
 
 const GROUPS: u32 = 5;
@@ -18,8 +18,8 @@ const ME: NodeId = NodeId(1);
 const BALLOT: Ballot = Ballot { round: 1, node: ME };
 const SECOND: &str = "log-0000000000000002";
 const STORAGE: [u8; 16] = [3; 16];
-const CLOCK: Clock = Clock { mono_ms: 1_000 };
-const TIME_MS: u64 = 1_700_000_000_000;
+const CLOCK: Clock = Clock { mono_ms: Ms(1_000) };
+const TIME_MS: Ms = Ms(1_700_000_000_000);
 
 fn header() -> Header {
     Header { groups: GROUPS, cluster_id: [9; 16], hash_key: KEY, sequence: CheckpointSequence(0) }

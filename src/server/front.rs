@@ -5,6 +5,7 @@ use crate::config::LINGER_MS_MAX;
 use crate::descriptors::SPARE_CONNECTIONS;
 use crate::node::{Close, Completion, Node, Time};
 use bytes::Bytes;
+use groups::Ms;
 use net::event::{ConnectionId, Event};
 use net::event_loop::EventLoop;
 use std::collections::VecDeque;
@@ -21,7 +22,7 @@ struct Lingering {
     id: ConnectionId,
     /// Unwritten bytes at the last check, and the time of the next check.
     left_bytes: usize,
-    until_ms: u64,
+    until_ms: Ms,
 }
 
 impl Front {
@@ -62,7 +63,7 @@ impl Front {
     }
 
     pub(super) fn end_lingering(&mut self, time: Time) {
-        let now_ms = time.mono_us / 1_000;
+        let now_ms = time.mono_us.to_ms();
         while self.lingering.front().is_some_and(|lingering| lingering.until_ms <= now_ms) {
             let Some(Lingering { id, left_bytes: before, .. }) = self.lingering.pop_front() else { return };
             let left_bytes = self.events.outbound_len(id);
@@ -112,7 +113,7 @@ impl Front {
             Close::Now => self.events.close(id),
             Close::AfterFlush => {
                 self.events.close_after_flush(id);
-                let (left_bytes, now_ms) = (self.events.outbound_len(id), time.mono_us / 1_000);
+                let (left_bytes, now_ms) = (self.events.outbound_len(id), time.mono_us.to_ms());
                 self.lingering.push_back(Lingering { id, left_bytes, until_ms: now_ms + LINGER_MS_MAX });
             }
         }

@@ -29,7 +29,7 @@ use crate::storage::wal::{Batch, DroppableSegments, LogHandle, LogOptions, LogRe
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use front::Front;
-use groups::{Instance, NodeId, TICK_MS};
+use groups::{Instance, Ms, NodeId, TICK_MS};
 use loading::tell_progress;
 use net::event::{ConnectionId, Event};
 use process::{WallClock, process_facts};
@@ -41,7 +41,7 @@ use std::time::Duration;
 use threads::Notice;
 
 /// Interval between look-ups of facts about the process, in milliseconds.
-const FACTS_MS: u64 = 1_000;
+const FACTS_MS: Ms = Ms(1_000);
 /// Maximum sleep of the loop while states are taken out for a checkpoint, a few blocks in each turn.
 const CHECKPOINT_PATIENCE: Duration = Duration::from_millis(1);
 
@@ -61,8 +61,8 @@ pub struct Server {
     clock: WallClock,
     stopping: Arc<AtomicBool>,
     progress: Arc<RecoveryProgress>,
-    ticked_ms: u64,
-    facts_ms: u64,
+    ticked_ms: Ms,
+    facts_ms: Ms,
     max_clients: u64,
     /// Number of segments, and free bytes of the disk, at the last look-up.
     segments: u64,
@@ -122,8 +122,8 @@ impl Server {
         if self.front.node.is_checkpointing() {
             return CHECKPOINT_PATIENCE;
         }
-        let now_ms = self.clock.now().mono_us / 1_000;
-        Duration::from_millis((self.ticked_ms + TICK_MS).saturating_sub(now_ms))
+        let now_ms = self.clock.now().mono_us.to_ms();
+        Duration::from_millis((self.ticked_ms + TICK_MS).saturating_sub(now_ms).0)
     }
 
     /// Tells the node how much space the log has, so that the node takes on no value that does not fit.
@@ -163,7 +163,7 @@ impl Server {
     }
 
     fn tick(&mut self, time: Time) -> anyhow::Result<()> {
-        let now_ms = time.mono_us / 1_000;
+        let now_ms = time.mono_us.to_ms();
         if now_ms < self.ticked_ms + TICK_MS {
             return Ok(());
         }

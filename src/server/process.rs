@@ -2,6 +2,7 @@
 
 use crate::node::{ProcessFacts, Time};
 use anyhow::anyhow;
+use groups::Us;
 use rustix::time::{ClockId, clock_gettime};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -21,8 +22,8 @@ impl WallClock {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // The clock starts at 1 s, so that "never" (0) is long ago.
         Time {
-            mono_us: since_boot().saturating_sub(self.since_boot).as_micros() as u64 + 1_000_000,
-            unix_us: since_1970.as_micros() as u64,
+            mono_us: Us(since_boot().saturating_sub(self.since_boot).as_micros() as u64 + 1_000_000),
+            unix_us: Us(since_1970.as_micros() as u64),
         }
     }
 }
@@ -52,15 +53,15 @@ pub(super) fn process_facts() -> ProcessFacts {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after_name = stat.rsplit(") ").next().unwrap_or_default();
     let ticks = |index: usize| after_name.split(' ').nth(index).map_or(0, number);
-    let tick_us = 1_000_000 / rustix::param::clock_ticks_per_second().max(1);
+    let tick_us = Us(1_000_000 / rustix::param::clock_ticks_per_second().max(1));
     ProcessFacts {
         process_id: std::process::id(),
         executable: std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default(),
         resident_bytes: field("/proc/self/status", "VmRSS:") << 10,
         system_bytes: field("/proc/meminfo", "MemTotal:") << 10,
         // Fields 14 and 15 of stat. The first two, up to the end of the name, are cut off.
-        cpu_user_us: ticks(11) * tick_us,
-        cpu_system_us: ticks(12) * tick_us,
+        cpu_user_us: tick_us * ticks(11),
+        cpu_system_us: tick_us * ticks(12),
         ..ProcessFacts::default()
     }
 }

@@ -18,7 +18,7 @@ use crate::storage::disk::{Disk, FileDisk};
 use crate::storage::wal::{Batch, DroppableSegments, LogHandle, LogOptions, ReadRange, SegmentSequence};
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
-use groups::{Instance, TICK_MS};
+use groups::{Instance, Ms, TICK_MS};
 use mio::Waker;
 use net::event::{ConnectionId, Event};
 use net::event_loop::{EventLoop, LoopLimits};
@@ -48,8 +48,8 @@ pub struct StartingServer {
     clock: WallClock,
     stopping: Arc<AtomicBool>,
     progress: Arc<RecoveryProgress>,
-    ticked_ms: u64,
-    facts_ms: u64,
+    ticked_ms: Ms,
+    facts_ms: Ms,
 }
 
 impl StartingServer {
@@ -86,10 +86,10 @@ impl StartingServer {
         let events = bound.with_context(|| format!("cannot listen on {listen}"))?;
         let config = NodeConfig { listen: events.local_addr()?, ..config };
         let storage = identity.storage_id;
-        let (dir, scrub_every) = (config.dir.clone(), Duration::from_millis(config.checkpoints.scrub_ms));
+        let (dir, scrub_every) = (config.dir.clone(), Duration::from_millis(config.checkpoints.scrub_ms.0));
         let front = Front::new(Node::new(config, identity), events);
         let progress = Arc::default();
-        let (ticked_ms, facts_ms) = (0, 0);
+        let (ticked_ms, facts_ms) = (Ms(0), Ms(0));
         Ok(StartingServer {
             front,
             disk,
@@ -158,7 +158,7 @@ impl StartingServer {
 
     /// Runs one turn of the loop while the node loads.
     fn turn(&mut self, happened: &mut Vec<Event>) -> anyhow::Result<()> {
-        let patience = Duration::from_millis(TICK_MS);
+        let patience = Duration::from_millis(TICK_MS.0);
         self.front.events.poll(Some(patience), happened).context("the system's poller failed")?;
         let time = self.clock.now();
         happened.drain(..).for_each(|event| self.front.on_event(event, time));
@@ -169,11 +169,11 @@ impl StartingServer {
     }
 
     fn tick(&mut self, time: Time) {
-        let now_ms = time.mono_us / 1_000;
+        let now_ms = time.mono_us.to_ms();
         if now_ms < self.ticked_ms + TICK_MS {
             return;
         }
-        let is_first = std::mem::replace(&mut self.ticked_ms, now_ms) == 0;
+        let is_first = std::mem::replace(&mut self.ticked_ms, now_ms) == Ms(0);
         if now_ms >= self.facts_ms + FACTS_MS {
             self.facts_ms = now_ms;
             let loading_bytes = self.progress.bytes();
@@ -208,7 +208,7 @@ impl StartingServer {
             clock: self.clock,
             stopping: self.stopping,
             progress: self.progress,
-            ticked_ms: 0,
+            ticked_ms: Ms(0),
             facts_ms: self.facts_ms,
             max_clients: self.max_clients,
             segments: 0,

@@ -13,7 +13,7 @@ use crate::storage::disk::Disk;
 use crate::storage::scrub::{Findings, scrub};
 use crate::storage::wal::{ChosenValue, Hooks, LogHandle, LogReader, Lsn, ReadRange};
 use anyhow::Context;
-use groups::GroupId;
+use groups::{GroupId, Us};
 use mio::Waker;
 use net::event_loop::EventLoop;
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ use std::time::Duration;
 pub(super) enum Notice {
     Durable {
         lsn: Lsn,
-        sync_us: u64,
+        sync_us: Us,
     },
     Checkpoint(CheckpointResult),
     Transfer(TransferResult),
@@ -48,7 +48,7 @@ pub(super) enum Notice {
 pub(super) fn hooks(sender: &Sender<Notice>, waker: Arc<Waker>, progress: Arc<RecoveryProgress>) -> Hooks {
     let sender = sender.clone();
     let hooks = Hooks::abort(move |lsn, took: Duration| {
-        tell(&sender, &waker, Notice::Durable { lsn, sync_us: took.as_micros() as u64 });
+        tell(&sender, &waker, Notice::Durable { lsn, sync_us: Us(took.as_micros() as u64) });
     });
     // Only the total is taken from the log, at its first report. The recovery workers count the bytes that they have
     // restored; bytes that were only read do not count.

@@ -4,7 +4,7 @@ use crate::harness::client::{ask_until_served, connect, info};
 use crate::harness::{Cluster, turn, wait_for};
 use bytes::{Bytes, BytesMut};
 use groups::message::{Accept, Chosen, Forward, Prepare};
-use groups::{Ballot, Counter, GroupId, Instance, Message, NodeId, ValueBuilder};
+use groups::{Ballot, Counter, GroupId, Instance, Message, Ms, NodeId, ValueBuilder};
 use net::frame::{self, FrameWriter, Purpose};
 use paxoi::identity::{self, Identity};
 use paxoi::node::wire::{Claims, Hello, NODE, NodeMessage, Positions};
@@ -183,7 +183,7 @@ fn unknown_kinds_and_groups_are_counted_and_nonsense_of_a_member_ends_its_connec
     assert_eq!(counted(4), (1, 3));
     let me = NodeId(3);
     let last = Ballot { round: u64::MAX, node: me };
-    let value = ValueBuilder::default().seal(0, u64::MAX, None);
+    let value = ValueBuilder::default().seal(0, Ms::MAX, None);
     let far = Instance(u64::MAX);
     let garbage = Bytes::from_static(&[1, 0, 0, 0, 9, 9]);
     let nonsense: [(u32, Message); 4] = [

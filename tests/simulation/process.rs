@@ -3,7 +3,7 @@
 
 use crate::random::Random;
 use bytes::BytesMut;
-use groups::{GroupId, NodeId};
+use groups::{GroupId, Ms, NodeId, Us};
 use net::event::ConnectionId;
 use paxoi::backup;
 use paxoi::config::{CheckpointConfig, NodeConfig, ReadMode};
@@ -36,8 +36,8 @@ pub(crate) struct Shape {
     pub(crate) reads: ReadMode,
     /// Every node with an even id uses `ReadMode::Quorum` instead.
     pub(crate) mixed: bool,
-    pub(crate) client_timeout_ms: u64,
-    pub(crate) session_ttl_ms: u64,
+    pub(crate) client_timeout_ms: Ms,
+    pub(crate) session_ttl_ms: Ms,
     pub(crate) checkpoints: CheckpointConfig,
     /// Maximum delay of each step of loading; 0: no delay.
     pub(crate) loading_us_max: u64,
@@ -63,7 +63,7 @@ const UPGRADED: u64 = 400;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clocks {
     /// Offset of the monotonic clock from the world's time.
-    pub(crate) mono_us: u64,
+    pub(crate) mono_us: Us,
     /// Drift of the monotonic clock, in millionths; positive: fast.
     pub(crate) drift: i64,
     /// Error of the wall clock.
@@ -77,7 +77,7 @@ impl Clocks {
     pub(crate) fn at(self, now_us: u64) -> Time {
         let drifted = now_us as i64 + now_us as i64 / 1_000 * self.drift / 1_000;
         let unix_us = EPOCH_US + now_us as i64 + self.unix_us;
-        Time { mono_us: self.mono_us + drifted.max(0) as u64, unix_us: unix_us.max(0) as u64 }
+        Time { mono_us: self.mono_us + Us(drifted.max(0) as u64), unix_us: Us(unix_us.max(0) as u64) }
     }
 }
 
@@ -90,7 +90,7 @@ pub(crate) enum Input {
     Eof(ConnectionId),
     Closed(ConnectionId),
     Drained(ConnectionId),
-    Durable { lsn: Lsn, sync_us: u64 },
+    Durable { lsn: Lsn, sync_us: Us },
     Range { range: ReadRange, values: Vec<ChosenValue> },
     Checkpoint(CheckpointResult),
     TransferResult(TransferResult),
@@ -112,9 +112,9 @@ pub(crate) struct RunningProcess {
     pub(crate) inbox: Vec<Input>,
     /// Time of the next turn, if one is due.
     pub(crate) turn_us: Option<u64>,
-    pub(crate) ticked_ms: u64,
+    pub(crate) ticked_ms: Ms,
     /// Monotonic time at which the last turn ended.
-    turned_us: u64,
+    turned_us: Us,
     pub(crate) stopped: bool,
     /// The checkpoint worker and the transfer worker, each with its queue of tasks.
     pub(crate) checkpoint_worker: CheckpointWorker,
@@ -268,7 +268,7 @@ impl Process {
             syncing: None,
             inbox: Vec::new(),
             turn_us: None,
-            ticked_ms: 0,
+            ticked_ms: Ms(0),
             turned_us: time.mono_us,
             stopped: false,
             checkpoint_worker: CheckpointWorker::new(disk.clone(), Packing::Lz4),
@@ -350,7 +350,7 @@ impl RunningProcess {
     /// Tells the node the duration of a turn: a part of the time since the last turn. The part changes every second.
     pub(crate) fn tell_load(&mut self, time: Time) {
         let passed_us = time.mono_us.saturating_sub(std::mem::replace(&mut self.turned_us, time.mono_us));
-        let per_mille = Random::new((self.number << 32) | (time.mono_us / 1_000_000)).below(1_001);
+        let per_mille = Random::new((self.number << 32) | (time.mono_us.0 / 1_000_000)).below(1_001);
         self.node.turn_took(passed_us * per_mille / 1_000, time);
     }
 
@@ -413,7 +413,7 @@ fn config(id: NodeId, shape: &Shape, random: &mut Random) -> NodeConfig {
         groups: shape.groups,
         reads: if shape.mixed && id.0.is_multiple_of(2) { ReadMode::Quorum } else { shape.reads },
         client_timeout_ms: shape.client_timeout_ms,
-        idle_ms_max: 0,
+        idle_ms_max: Ms(0),
         session_ttl_ms: shape.session_ttl_ms,
         max_clients: 100,
         memory_bytes_max: 0,

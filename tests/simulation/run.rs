@@ -11,7 +11,7 @@ use crate::requests::{Load, SORTS as REQUESTS, UNLESS_FLUSHED};
 use crate::trace::Trace;
 use crate::world::{Event, World};
 use bytes::Bytes;
-use groups::{GroupId, Instance, NodeId};
+use groups::{GroupId, Instance, Ms, NodeId};
 use paxoi::config::{CheckpointConfig, ReadMode, TURN_STEPS};
 use paxoi::verify::{self, Action, Limits};
 use paxoi::versions::Versions;
@@ -137,12 +137,12 @@ fn draw(seed: u64, trace: Trace) -> World {
             _ => ReadMode::Quorum,
         },
         mixed: random.chance(200),
-        client_timeout_ms: random.between(500, 5_000),
-        session_ttl_ms: if random.chance(300) { random.between(1_000, 5_000) } else { 3_600_000 },
+        client_timeout_ms: Ms(random.between(500, 5_000)),
+        session_ttl_ms: Ms(if random.chance(300) { random.between(1_000, 5_000) } else { 3_600_000 }),
         checkpoints: CheckpointConfig {
             log_bytes_min: 1 << random.between(16, 21),
             log_factor: 1 + random.below(3) as u32,
-            age_ms: random.between(2_000, 60_000),
+            age_ms: Ms(random.between(2_000, 60_000)),
             ..CheckpointConfig::default()
         },
         loading_us_max: match random.below(10) {
@@ -324,7 +324,7 @@ fn healed(world: &mut World) -> Result<(), String> {
     world.follow_members();
     let since_us = world.now_us;
     world.load.healed_us = since_us;
-    world.load.patience_us = world.shape.client_timeout_ms * 1_000 + LATE_US;
+    world.load.patience_us = world.shape.client_timeout_ms.to_us().0 + LATE_US;
     let birth_us = if changing || is_born(world) { 0 } else { BIRTH_US };
     let answered = |world: &mut World| {
         world.follow_members();

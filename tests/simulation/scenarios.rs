@@ -21,6 +21,7 @@ use crate::shell::End;
 use crate::trace::Trace;
 use crate::world::{Event, World};
 use bytes::Bytes;
+use groups::Ms;
 use paxoi::config::{CheckpointConfig, ReadMode};
 use paxoi::storage::disk::MemoryDisk;
 use paxoi::verify::{self, Action, Limits, Outcome};
@@ -33,7 +34,7 @@ pub(crate) struct Scenario {
     /// Number of additional nodes that can join.
     spares: usize,
     groups: u32,
-    session_ttl_ms: u64,
+    session_ttl_ms: Ms,
     reads: ReadMode,
     /// Logs are so short that checkpoints are made.
     cuts: bool,
@@ -45,7 +46,7 @@ pub(crate) struct Scenario {
 
 /// Returns a scenario with three nodes, one group, and sessions that live for an hour.
 const fn scenario(name: &'static str, steps: fn(&mut World) -> Result<(), String>) -> Scenario {
-    let (nodes, spares, groups, session_ttl_ms, reads) = (3, 0, 1, 3_600_000, ReadMode::Quorum);
+    let (nodes, spares, groups, session_ttl_ms, reads) = (3, 0, 1, Ms(3_600_000), ReadMode::Quorum);
     Scenario { name, steps, nodes, spares, groups, session_ttl_ms, reads, cuts: false, seeds: 1, is_long: false }
 }
 
@@ -85,7 +86,7 @@ pub(crate) const SCENARIOS: [Scenario; 48] = [
     scenario("wiped-before-it-was-met", wiped_before_it_was_met),
     scenario("wiped-during-the-birth", wiped_during_the_birth),
     scenario("old-copy-started-often", old_copy_started_often),
-    Scenario { session_ttl_ms: 1_000, ..scenario("retry-of-an-expired-session", retry_of_an_expired_session) },
+    Scenario { session_ttl_ms: Ms(1_000), ..scenario("retry-of-an-expired-session", retry_of_an_expired_session) },
     scenario("retry-of-an-evicted-session", retry_of_an_evicted_session),
     scenario("retry-after-the-leader-died", retry_after_the_leader_died),
     scenario("resent-while-adopted", resent_while_adopted),
@@ -124,7 +125,7 @@ impl Scenario {
             groups: self.groups,
             reads: self.reads,
             mixed: false,
-            client_timeout_ms: 5_000,
+            client_timeout_ms: Ms(5_000),
             session_ttl_ms: self.session_ttl_ms,
             checkpoints: if self.cuts { short } else { CheckpointConfig::default() },
             loading_us_max: 0,

@@ -4,7 +4,7 @@
 use crate::client::{Call, Kind, Part, readable};
 use crate::world::World;
 use bytes::Bytes;
-use groups::GroupId;
+use groups::{GroupId, Ms, Us};
 use net::resp::value::Value;
 use paxoi::routing;
 use paxoi::verify::Action;
@@ -15,7 +15,7 @@ const WINDOW: u64 = 64;
 /// Maximum number of answered commands that a client keeps.
 const ANSWERED_MAX: usize = 2 * WINDOW as usize;
 /// Time to live of sessions that outlive almost every run.
-const LASTING_TTL_MS: u64 = 3_600_000;
+const LASTING_TTL_MS: Ms = Ms(3_600_000);
 
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -125,7 +125,7 @@ impl World {
         self.record.outdated += 1;
         let group = self.group_of(call);
         // No session is older than the run. Long sleeps can make the run longer than the life of any session.
-        let is_young = self.now_us < self.shape.session_ttl_ms * 1_000 / 11 * 10;
+        let is_young = Us(self.now_us) < self.shape.session_ttl_ms.to_us() / 11 * 10;
         let is_lasting = self.shape.session_ttl_ms >= LASTING_TTL_MS && is_young;
         let (Kind::Once { number } | Kind::Again { number, .. }) = call.kind else { return };
         let Some(session) = self.session_of_call(index, call) else { return };

@@ -6,7 +6,7 @@ use crate::process::{EPOCH_US, Input, PORT, RunningProcess, options};
 use crate::run::CLOCKS_US;
 use crate::world::{Event, World};
 use bytes::{Bytes, BytesMut};
-use groups::{Instance, TICK_MS};
+use groups::{Instance, TICK_MS, Us};
 use net::event::ConnectionId;
 use net::frame;
 use paxoi::identity::{self, Identity};
@@ -40,7 +40,7 @@ struct Machine<'a> {
 }
 
 /// Maximum time for which a connection stays open for last bytes that the peer does not read.
-const LINGER_US: u64 = paxoi::config::LINGER_MS_MAX * 1_000;
+const LINGER_US: u64 = paxoi::config::LINGER_MS_MAX.to_us().0;
 /// Maximum time for which a connection goes on after one of its frames was lost or came late.
 const DOOMED_US: u64 = 1_000_000;
 /// Interval of connection attempts through a blocked link, or to a sleeping machine.
@@ -68,7 +68,7 @@ impl World {
         for input in std::mem::take(&mut life.inbox) {
             self.feed(&mut life, input, time);
         }
-        let now_ms = time.mono_us / 1_000;
+        let now_ms = time.mono_us.to_ms();
         if now_ms >= life.ticked_ms + TICK_MS {
             life.ticked_ms = now_ms;
             let status = life.writer.status();
@@ -103,12 +103,12 @@ impl World {
     /// Checks that no group's time is too far ahead of real time, however wrong the clocks of a minority are.
     fn check_time(&mut self, node: usize, checked: &paxoi::node::Node) {
         let allowed_us = self.faults.skew_us + CLOCKS_US;
-        let latest_ms = (EPOCH_US as u64 + self.now_us + allowed_us) / 1_000;
+        let latest_ms = Us(EPOCH_US as u64 + self.now_us + allowed_us).to_ms();
         let ahead = |group: &&groups::Group| group.time_ms() > latest_ms;
         if self.tells_clocks
             && let Some(group) = checked.shard().groups().find(ahead)
         {
-            let by_ms = group.time_ms() - latest_ms + allowed_us / 1_000;
+            let by_ms = group.time_ms() - latest_ms + Us(allowed_us).to_ms();
             let (group, node) = (group.id(), node + 1);
             self.oracle.fail(&format!("the time of group {group} at node {node} is {by_ms} ms ahead of real time"));
         }
@@ -335,7 +335,7 @@ impl World {
                 }
                 self.trace.line(|| format!("n{} durable {lsn}", node + 1));
                 self.oracle.on_durable(node, &batch);
-                self.push(node, Input::Durable { lsn, sync_us: 300 });
+                self.push(node, Input::Durable { lsn, sync_us: Us(300) });
                 self.after(IDLE_US, Event::Mark { node, life: number });
             }
             Ok(Append::NeedsSegment | Append::NeedsSpace) => {

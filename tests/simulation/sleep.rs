@@ -4,6 +4,7 @@
 use crate::network::Network;
 use crate::process::Process;
 use crate::world::{Event, World};
+use groups::Us;
 use paxoi::config::ReadMode;
 
 /// Minimum and maximum duration of the sleep of one machine.
@@ -28,7 +29,7 @@ impl World {
     }
 
     /// Wakes a machine. Packets that were sent to it arrive, unless their sender has cut the connection.
-    pub(crate) fn wake(&mut self, node: usize, mono_us: Option<u64>) {
+    pub(crate) fn wake(&mut self, node: usize, mono_us: Option<Us>) {
         if !self.network.asleep.remove(&node) {
             return;
         }

@@ -10,6 +10,7 @@ use crate::process::{Clocks, Input, Process, Shape};
 use crate::random::Random;
 use crate::requests::Load;
 use crate::trace::Trace;
+use groups::Us;
 use net::event::ConnectionId;
 use paxoi::storage::wal::{ReadRange, SegmentSequence};
 use std::cmp::Reverse;
@@ -104,7 +105,7 @@ pub(crate) enum Event {
     Wake {
         node: usize,
         life: u64,
-        mono_us: Option<u64>,
+        mono_us: Option<Us>,
     },
     Client {
         client: usize,
@@ -187,7 +188,7 @@ impl World {
     pub(crate) fn new(seed: u64, shape: Shape, trace: Trace) -> World {
         let mut random = Random::new(seed);
         let processes = (0..shape.nodes + shape.spares).map(|index| {
-            let clocks = Clocks { mono_us: random.below(1 << 40), drift: 0, unix_us: 0 };
+            let clocks = Clocks { mono_us: Us(random.below(1 << 40)), drift: 0, unix_us: 0 };
             Process::new(index, clocks, 300)
         });
         World {
@@ -284,7 +285,7 @@ impl World {
             }
             Event::Tick { node, life } => {
                 if self.is_life(node, life) {
-                    self.after(groups::TICK_MS * 1_000, event);
+                    self.after(groups::TICK_MS.to_us().0, event);
                     self.turn(node);
                 }
             }

@@ -2,7 +2,7 @@
 //! measured.
 
 use bytes::BytesMut;
-use groups::NodeId;
+use groups::{Ms, NodeId, Us};
 use net::event::ConnectionId;
 use net::outbound::Outbound;
 use net::resp::value::Scan;
@@ -43,7 +43,7 @@ impl Single {
             cluster_id: [9; 16],
             groups,
             hash_key: [7; 16],
-            session_ttl_ms: 3_600_000,
+            session_ttl_ms: Ms(3_600_000),
             value_bytes_max: VALUE_BYTES_MAX as u64,
             members: vec![member],
         };
@@ -54,9 +54,9 @@ impl Single {
             join: Vec::new(),
             groups,
             reads,
-            client_timeout_ms: 3_600_000,
-            idle_ms_max: 0,
-            session_ttl_ms: 3_600_000,
+            client_timeout_ms: Ms(3_600_000),
+            idle_ms_max: Ms(0),
+            session_ttl_ms: Ms(3_600_000),
             max_clients: 100,
             memory_bytes_max: 0,
             value_bytes_max: VALUE_BYTES_MAX,
@@ -80,7 +80,7 @@ impl Single {
             birth: Some(birth),
             joined: Vec::new(),
         };
-        let time = Time { mono_us: 1_000_000, unix_us: 1_700_000_000_000_000 };
+        let time = Time { mono_us: Us(1_000_000), unix_us: Us(1_700_000_000_000_000) };
         let mut node = Node::new(config, identity);
         node.begin(Lsn(0), time);
         let mut single = Single {
@@ -105,9 +105,9 @@ impl Single {
     }
 
     /// Moves the clocks on by `ms`, and then runs 100 turns.
-    pub(crate) fn pass(&mut self, ms: u64) {
-        self.time.mono_us += ms * 1_000;
-        self.time.unix_us += ms * 1_000;
+    pub(crate) fn pass(&mut self, ms: Ms) {
+        self.time.mono_us += ms.to_us();
+        self.time.unix_us += ms.to_us();
         (0..100).for_each(|_| self.turn(0));
     }
 
@@ -136,17 +136,17 @@ impl Single {
     /// Runs one turn as the server does, but without system calls. Outputs are handled after the time of the turn is
     /// taken.
     fn turn(&mut self, arrived: usize) {
-        self.time.mono_us += 1_000;
-        self.time.unix_us += 1_000;
+        self.time.mono_us += Us(1_000);
+        self.time.unix_us += Us(1_000);
         let time = self.time;
         let begun = cpu_time();
         if let Some(lsn) = self.syncing.take() {
-            self.node.on_completion(Completion::Durable { lsn, sync_us: 100 }, time);
+            self.node.on_completion(Completion::Durable { lsn, sync_us: Us(100) }, time);
         }
         if arrived > 0 || !self.is_paused && !self.input.is_empty() {
             self.node.input(ConnectionId(CLIENT), &mut self.input, 0, time);
         }
-        if time.mono_us.is_multiple_of(20_000) {
+        if time.mono_us.0.is_multiple_of(20_000) {
             self.node.tick(time);
         }
         self.node.end_turn(time);
@@ -157,7 +157,7 @@ impl Single {
         });
         let outputs = self.node.outputs().take();
         let took = cpu_time() - begun;
-        self.node.turn_took(took.as_micros() as u64, time);
+        self.node.turn_took(Us(took.as_micros() as u64), time);
         self.longest = self.longest.max(took);
         self.turns += 1;
         self.reply.extend_from_slice(&replies.take_bytes());

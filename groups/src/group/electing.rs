@@ -8,45 +8,45 @@ use crate::effect::Record;
 use crate::members::Tally;
 use crate::message::{Behind, Handover, PreVote, PreVoted, Prepare, Promise};
 use crate::proposer::Proposer;
-use crate::{Ballot, Effect, Instance, Message, NodeId};
+use crate::{Ballot, Effect, Instance, Message, Ms, NodeId};
 
 /// Time from the loss of the leader until the first candidate starts a pre-vote. Claims can arrive meanwhile.
-const SETTLE_MS: u64 = 30;
+const SETTLE_MS: Ms = Ms(30);
 /// Additional wait per rank after the preferred leader. Every member adds a random time below [`SPREAD_MS`].
-const RANK_MS: u64 = 150;
-const SPREAD_MS: u64 = 30;
+const RANK_MS: Ms = Ms(150);
+const SPREAD_MS: Ms = Ms(30);
 /// Wait per rank after a lease grant, or after yielding to a candidate. It is shorter than [`RANK_MS`] because all
 /// members have already waited by then, and may campaign from the same moment on.
-const RANK_SOON_MS: u64 = 50;
+const RANK_SOON_MS: Ms = Ms(50);
 /// A pre-vote without a majority after this time has failed.
-const PRE_VOTE_MS: u64 = 500;
+const PRE_VOTE_MS: Ms = Ms(500);
 /// Wait before a candidate repeats its Prepare, if a member could not promise for the time being.
-const AGAIN_MS: u64 = 50;
+const AGAIN_MS: Ms = Ms(50);
 /// A phase 1 fails if it has no majority and no part of a promise arrives for this long. The time doubles with each
 /// failure, at most [`PREPARING_DOUBLINGS_MAX`] times, because all disks may be slow.
-const PREPARING_MS: u64 = 2_000;
+const PREPARING_MS: Ms = Ms(2_000);
 const PREPARING_DOUBLINGS_MAX: u32 = 3;
 /// After a granted pre-vote or a promise the member waits this long for the candidate to lead, or to ask again.
 /// Meanwhile it does not campaign, and grants no pre-vote to others. The candidate needs this time to sync its ballot,
 /// and its claim as the leader needs time to arrive.
-const YIELD_MS: u64 = 300;
+const YIELD_MS: Ms = Ms(300);
 /// Interval at which a candidate that may still campaign repeats its pre-vote question, so that the others go on
 /// yielding to it. On slow disks, its Prepare and their promises take longer than [`YIELD_MS`].
-const REMIND_MS: u64 = 100;
+const REMIND_MS: Ms = Ms(100);
 /// Back-off after a failure: this time, plus a random time below it. The random time doubles with each failure, up to
 /// [`BACK_OFF_DOUBLINGS_MAX`] times.
-const BACK_OFF_MS: u64 = 50;
+const BACK_OFF_MS: Ms = Ms(50);
 const BACK_OFF_DOUBLINGS_MAX: u32 = 5;
 
 /// The time of the next campaign, and its conditions.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Election {
-    at_ms: u64,
+    at_ms: Ms,
     failures: u32,
     questions: u64,
     /// The candidate to which this node last promised a ballot or granted a pre-vote, and the time until which this
     /// node yields to it.
-    yielding: Option<(NodeId, u64)>,
+    yielding: Option<(NodeId, Ms)>,
     /// The ballot of a campaign that a leader transfer asked for, if this node should keep the group after it.
     pub(super) stays: Option<Ballot>,
 }
@@ -56,7 +56,7 @@ pub(super) struct Election {
 pub(super) struct PreCandidate {
     number: u64,
     granted: Tally,
-    since_ms: u64,
+    since_ms: Ms,
 }
 
 impl Election {
@@ -72,7 +72,7 @@ impl Election {
 
     /// Ends the yielding to a candidate that is gone.
     pub(super) fn forget(&mut self, candidate: NodeId) {
-        self.yielding = self.yielding.map(|(node, until_ms)| (node, if node == candidate { 0 } else { until_ms }));
+        self.yielding = self.yielding.map(|(node, until_ms)| (node, if node == candidate { Ms(0) } else { until_ms }));
     }
 
     fn yields(&self, clock: Clock) -> Option<NodeId> {
@@ -83,7 +83,7 @@ impl Election {
 impl Group {
     /// Waits for this node's turn by rank, because the group has no leader.
     pub(super) fn await_turn(&mut self, clock: Clock) {
-        self.election.at_ms = clock.mono_ms + SETTLE_MS + self.rank() * RANK_MS + self.jitter.below(SPREAD_MS);
+        self.election.at_ms = clock.mono_ms + SETTLE_MS + RANK_MS * self.rank() + self.jitter.below_ms(SPREAD_MS);
     }
 
     /// Returns the number of voters that should lead rather than this node.
@@ -96,14 +96,14 @@ impl Group {
 
     /// Schedules the next attempt soon, because the last one failed for a reason that passes soon.
     pub(super) fn try_again_soon(&mut self, clock: Clock) {
-        self.election.at_ms = clock.mono_ms + 1 + self.jitter.below(SPREAD_MS);
+        self.election.at_ms = clock.mono_ms + Ms(1) + self.jitter.below_ms(SPREAD_MS);
     }
 
     fn back_off(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
         self.step_down(clock, effects);
         let doublings = self.election.failures.min(BACK_OFF_DOUBLINGS_MAX);
         self.election.failures += 1;
-        self.election.at_ms = clock.mono_ms + BACK_OFF_MS + self.jitter.below(BACK_OFF_MS << doublings);
+        self.election.at_ms = clock.mono_ms + BACK_OFF_MS + self.jitter.below_ms(BACK_OFF_MS * (1 << doublings));
     }
 
     pub(super) fn tick_election(&mut self, clock: Clock, context: ElectionContext<'_>, effects: &mut Vec<Effect>) {
@@ -114,7 +114,7 @@ impl Group {
             // each other.
             Role::Follower if !self.may_campaign(context) => self.await_turn(clock),
             Role::Follower if !context.may_self_promise => {
-                let soon_ms = clock.mono_ms + self.rank() * RANK_SOON_MS + self.jitter.below(SPREAD_MS);
+                let soon_ms = clock.mono_ms + RANK_SOON_MS * self.rank() + self.jitter.below_ms(SPREAD_MS);
                 self.election.at_ms = self.election.at_ms.max(soon_ms);
             }
             Role::Follower => {
@@ -126,7 +126,7 @@ impl Group {
             Role::PreCandidate(pre_vote) if clock.mono_ms >= pre_vote.since_ms + PRE_VOTE_MS => {
                 self.back_off(clock, effects);
             }
-            Role::Candidate { since_ms, .. } if clock.mono_ms >= since_ms + self.preparing_ms() => {
+            Role::Candidate { since_ms, .. } if clock.mono_ms >= *since_ms + self.preparing_ms() => {
                 self.ballots_lost += 1;
                 self.back_off(clock, effects);
             }
@@ -146,13 +146,13 @@ impl Group {
             return;
         }
         self.election.yielding = None;
-        let spread_ms = SPREAD_MS << self.election.failures.min(BACK_OFF_DOUBLINGS_MAX);
-        let turn_ms = clock.mono_ms + self.rank() * RANK_SOON_MS + self.jitter.below(spread_ms);
+        let spread_ms = SPREAD_MS * (1 << self.election.failures.min(BACK_OFF_DOUBLINGS_MAX));
+        let turn_ms = clock.mono_ms + RANK_SOON_MS * self.rank() + self.jitter.below_ms(spread_ms);
         self.election.at_ms = self.election.at_ms.max(turn_ms);
     }
 
-    fn preparing_ms(&self) -> u64 {
-        PREPARING_MS << self.election.failures.min(PREPARING_DOUBLINGS_MAX)
+    fn preparing_ms(&self) -> Ms {
+        PREPARING_MS * (1 << self.election.failures.min(PREPARING_DOUBLINGS_MAX))
     }
 
     fn may_campaign(&self, context: ElectionContext<'_>) -> bool {
@@ -282,7 +282,7 @@ impl Group {
         if is_foreign {
             // The sender voted for a value that does not follow this node's history or state, so this node cannot
             // propose it. Perhaps this node is the diverged one, so it no longer asks the others to yield.
-            *remind_ms = u64::MAX;
+            *remind_ms = Ms::MAX;
             return;
         }
         if proposer.on_promise(from, promise.accepted, self.membership.voters()) {
@@ -376,10 +376,10 @@ mod tests {
     fn a_candidate_waits_for_a_promise_that_is_still_coming_and_longer_each_time() {
         let mut group = second_of_three();
         let mut effects = Vec::new();
-        let at = |mono_ms| Clock { mono_ms };
+        let at = |mono_ms| Clock { mono_ms: Ms(mono_ms) };
         group.campaign(at(1_000), &mut effects);
         let own = group.own_ballot();
-        for now_ms in (1_000..20_000).step_by(PREPARING_MS as usize - 1) {
+        for now_ms in (1_000..20_000).step_by(PREPARING_MS.0 as usize - 1) {
             group.tick(at(now_ms), FINE, &mut effects);
             group.on_arriving(NodeId(1), Message::PROMISE, at(now_ms));
             group.on_arriving(NodeId(1), Message::RANGE, at(now_ms));
@@ -392,9 +392,9 @@ mod tests {
                 group.tick(at(begun_ms + passed_ms), FINE, &mut effects);
                 group.own_ballot().is_none()
             });
-            waited_ms.push(failed.unwrap_or(u64::MAX));
+            waited_ms.push(failed.map_or(Ms::MAX, Ms));
         }
-        assert_eq!(waited_ms, [PREPARING_MS, 2 * PREPARING_MS, 4 * PREPARING_MS]);
+        assert_eq!(waited_ms, [PREPARING_MS, PREPARING_MS * 2, PREPARING_MS * 4]);
     }
 
     #[test]
@@ -413,36 +413,47 @@ mod tests {
             group.handle_pre_vote(from, PreVote { number: 1, next: Instance::FIRST }, at(now_ms), &mut effects);
             matches!(effects[..], [Effect::Send { message: Message::PreVoted(PreVoted { granted: true, .. }), .. }])
         };
-        group.handle_prepare(NodeId(3), prepare, at(5_000), &mut effects);
-        assert!(!grants(&mut group, NodeId(1), 5_000 + YIELD_MS - 1) && grants(&mut group, NodeId(3), 5_001));
-        // The candidate's repeated question gives it more time.
-        assert!(!asks(&mut group, 5_001 + YIELD_MS - 1) && !grants(&mut group, NodeId(1), 5_001 + YIELD_MS - 1));
-        assert!(grants(&mut group, NodeId(1), 5_001 + YIELD_MS));
-        // Node 1 does not become the leader. When its time is over, this node campaigns at its own turn by rank.
-        let over_ms = 5_001 + 2 * YIELD_MS;
-        let turn_ms = 2 * RANK_SOON_MS;
+        group.handle_prepare(NodeId(3), prepare, at(Ms(5_000)), &mut effects);
         assert!(
-            !asks(&mut group, over_ms - 1)
+            !grants(&mut group, NodeId(1), Ms(5_000) + YIELD_MS - Ms(1)) && grants(&mut group, NodeId(3), Ms(5_001))
+        );
+        // The candidate's repeated question gives it more time.
+        assert!(
+            !asks(&mut group, Ms(5_001) + YIELD_MS - Ms(1))
+                && !grants(&mut group, NodeId(1), Ms(5_001) + YIELD_MS - Ms(1))
+        );
+        assert!(grants(&mut group, NodeId(1), Ms(5_001) + YIELD_MS));
+        // Node 1 does not become the leader. When its time is over, this node campaigns at its own turn by rank.
+        let over_ms = Ms(5_001) + YIELD_MS * 2;
+        let turn_ms = RANK_SOON_MS * 2;
+        assert!(
+            !asks(&mut group, over_ms - Ms(1))
                 && !asks(&mut group, over_ms)
-                && !asks(&mut group, over_ms + RANK_SOON_MS - 1)
+                && !asks(&mut group, over_ms + RANK_SOON_MS - Ms(1))
         );
         assert!(asks(&mut group, over_ms + turn_ms));
         // A repeated Prepare gives the candidate more time, unless the candidate is gone.
-        group.handle_prepare(NodeId(3), prepare, at(6_000), &mut effects);
-        assert!(!asks(&mut group, 6_000 + YIELD_MS - 1) && !grants(&mut group, NodeId(1), 6_000 + YIELD_MS - 1));
+        group.handle_prepare(NodeId(3), prepare, at(Ms(6_000)), &mut effects);
+        assert!(
+            !asks(&mut group, Ms(6_000) + YIELD_MS - Ms(1))
+                && !grants(&mut group, NodeId(1), Ms(6_000) + YIELD_MS - Ms(1))
+        );
         // A late claim of an earlier leader, and the end of its leadership, do not shorten the candidate's time.
-        group.on_claim(Ballot { round: 1, node: NodeId(1) }, at(6_000), &mut effects);
-        group.on_no_claim(NodeId(1), at(6_000));
-        assert!(!asks(&mut group, 6_000 + YIELD_MS - 1) && !grants(&mut group, NodeId(1), 6_000 + YIELD_MS - 1));
+        group.on_claim(Ballot { round: 1, node: NodeId(1) }, at(Ms(6_000)), &mut effects);
+        group.on_no_claim(NodeId(1), at(Ms(6_000)));
+        assert!(
+            !asks(&mut group, Ms(6_000) + YIELD_MS - Ms(1))
+                && !grants(&mut group, NodeId(1), Ms(6_000) + YIELD_MS - Ms(1))
+        );
         group.on_disconnected(NodeId(3));
-        assert!(!asks(&mut group, 6_001) && asks(&mut group, 6_000 + YIELD_MS - 1));
-        assert!(grants(&mut group, NodeId(1), 6_000 + YIELD_MS - 1));
+        assert!(!asks(&mut group, Ms(6_001)) && asks(&mut group, Ms(6_000) + YIELD_MS - Ms(1)));
+        assert!(grants(&mut group, NodeId(1), Ms(6_000) + YIELD_MS - Ms(1)));
     }
 
     #[test]
     fn a_losing_candidate_follows_a_repeated_claim_that_it_ignored_before() {
         let mut group = second_of_three();
-        let clock = Clock { mono_ms: 5_000 };
+        let clock = Clock { mono_ms: Ms(5_000) };
         let mut effects = Vec::new();
         group.tick(clock, FINE, &mut effects);
         let granted = PreVoted { number: 1, granted: true, next: Instance::FIRST, promised: Ballot::ZERO };

@@ -8,12 +8,12 @@ use crate::message::{Accept, Behind, Chosen, Diverged, Forward, NotLeader, Rejec
 use crate::proposer::Proposer;
 use crate::queue::Queue;
 use crate::value::DIGEST_VERSION;
-use crate::{Ballot, Effect, Message, NodeId, Value};
+use crate::{Ballot, Effect, Message, Ms, NodeId, Value};
 
 /// The leader repeats an Accept that has no majority yet after this time, plus one millisecond for each
 /// [`REPEAT_BYTES_PER_MS`] of its value. An open connection loses nothing, so the timer serves members that dropped the
 /// value silently.
-const REPEAT_MS: u64 = 1_000;
+const REPEAT_MS: Ms = Ms(1_000);
 const REPEAT_BYTES_PER_MS: u64 = 1 << 10;
 
 /// The state of a leader under one ballot, which lasts for many instances.
@@ -30,7 +30,7 @@ pub(super) struct Leadership {
     /// Nodes with a command in the instance voted on, or the one just chosen.
     waiting: Vec<NodeId>,
     diverged: Tally,
-    proposed_ms: u64,
+    proposed_ms: Ms,
     pub(super) transfer: Option<Transfer>,
     /// Whether a leader transfer gave this node the group for good. Such a group does not go back to the preferred
     /// leader.
@@ -63,7 +63,7 @@ impl Group {
             unannounced: Tally::default(),
             waiting: Vec::new(),
             diverged: Tally::default(),
-            proposed_ms: 0,
+            proposed_ms: Ms(0),
             transfer: None,
             stays: self.election.stays.take() == Some(leader),
         }));
@@ -89,7 +89,7 @@ impl Group {
 
     /// Proposes the next value if none is in flight and one is due. If no value is due, or a leader transfer holds it
     /// back, tells the waiting nodes that the last instance is chosen. Sends nothing while a value is in flight.
-    pub(super) fn propose_queued(&mut self, clock: Clock, cluster_ms: u64, effects: &mut Vec<Effect>) {
+    pub(super) fn propose_queued(&mut self, clock: Clock, cluster_ms: Ms, effects: &mut Vec<Effect>) {
         let Role::Leader(leadership) = &mut self.role else { return };
         if self.origin.has_unsent() {
             let (after, commands) = self.origin.send(usize::MAX);
@@ -294,7 +294,7 @@ impl Group {
         }
         let Role::Leader(leadership) = &mut self.role else { return };
         let Some(value) = leadership.proposer.proposed() else { return };
-        let patience_ms = REPEAT_MS + value.bytes().len() as u64 / REPEAT_BYTES_PER_MS;
+        let patience_ms = REPEAT_MS + Ms(value.bytes().len() as u64 / REPEAT_BYTES_PER_MS);
         if clock.mono_ms < leadership.proposed_ms + patience_ms {
             return;
         }

@@ -5,12 +5,12 @@ use super::{Clock, Group, Role};
 use crate::acceptor::Accepted;
 use crate::effect::Record;
 use crate::message::{Ahead, Chosen, Fetch, Range};
-use crate::{Ballot, Effect, Instance, Message, NodeId, Value};
+use crate::{Ballot, Effect, Instance, Message, Ms, NodeId, Value};
 
 /// If no part of a range comes for this long, another member is asked. After each round through all members the time
 /// doubles, at most [`FETCH_DOUBLINGS_MAX`] times. The limit is low because arriving fragments extend the time anyway,
 /// and because a checkpoint that was offered and not fetched must be offered again soon.
-const FETCH_MS: u64 = 1_000;
+const FETCH_MS: Ms = Ms(1_000);
 const FETCH_DOUBLINGS_MAX: usize = 1;
 
 /// The request for missing values in progress.
@@ -18,7 +18,7 @@ const FETCH_DOUBLINGS_MAX: usize = 1;
 pub(super) struct Learning {
     from: NodeId,
     /// The time at which another member is asked.
-    due_ms: u64,
+    due_ms: Ms,
     /// Instances below this one are known to be chosen somewhere.
     target: Instance,
     /// The number of requests for the same values so far.
@@ -105,7 +105,7 @@ impl Group {
     fn fetch(&mut self, from: NodeId, target: Instance, questions: usize, clock: Clock, effects: &mut Vec<Effect>) {
         let stranger = self.learning.and_then(|learning| learning.stranger);
         let rounds = (questions - 1) / self.others().count().max(1);
-        let due_ms = clock.mono_ms + (FETCH_MS << rounds.min(FETCH_DOUBLINGS_MAX));
+        let due_ms = clock.mono_ms + FETCH_MS * (1 << rounds.min(FETCH_DOUBLINGS_MAX));
         self.learning = Some(Learning { from, due_ms, target, questions, stranger });
         let message = Message::Fetch(Fetch { from: self.next, bytes_max: self.settings.window_bytes });
         // The Fetch waits for the records of the values learned before. So a slow disk slows the stream down.
@@ -215,14 +215,14 @@ impl Group {
     /// Makes the next tick ask another member, because the request to `peer` may be lost.
     pub(super) fn retry_learning(&mut self, peer: NodeId) {
         if let Some(learning) = self.learning.as_mut().filter(|learning| learning.from == peer) {
-            learning.due_ms = 0;
+            learning.due_ms = Ms(0);
         }
     }
 
     /// Makes the next tick ask again, because this node has jumped past the request's first instance.
     pub(super) fn retry_learning_now(&mut self) {
         if let Some(learning) = &mut self.learning {
-            learning.due_ms = 0;
+            learning.due_ms = Ms(0);
         }
     }
 

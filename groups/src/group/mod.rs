@@ -33,7 +33,7 @@ use crate::members::Tally;
 use crate::membership::{ChangeError, Membership};
 use crate::origin::OriginQueue;
 use crate::reads::ReadQueue;
-use crate::{Ballot, Effect, GroupId, Instance, Message, NodeId, Value};
+use crate::{Ballot, Effect, GroupId, Instance, Message, Ms, NodeId, Value};
 use electing::{Election, PreCandidate};
 use leading::Leadership;
 use learning::Learning;
@@ -46,7 +46,7 @@ use time::GroupTime;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Clock {
     /// Milliseconds that never go back, for time limits.
-    pub mono_ms: u64,
+    pub mono_ms: Ms,
 }
 
 /// The election context: what the node knows beyond the group.
@@ -140,11 +140,11 @@ enum Role {
     Candidate {
         proposer: crate::proposer::Proposer,
         /// The time at which phase 1 began, or at which the last part of a promise arrived.
-        since_ms: u64,
+        since_ms: Ms,
         /// The time at which to repeat the pre-vote question to the other voters.
-        remind_ms: u64,
+        remind_ms: Ms,
         /// The time at which to repeat the Prepare, if a member could not promise yet.
-        again_ms: Option<u64>,
+        again_ms: Option<Ms>,
     },
     /// In phase 2, for all instances until the leadership ends.
     Leader(Box<Leadership>),
@@ -229,7 +229,7 @@ impl Group {
 
     /// Ends a turn: proposes, forwards or announces whatever the turn's inputs require. `cluster_ms` is cluster time in
     /// unix milliseconds.
-    pub fn flush(&mut self, clock: Clock, cluster_ms: u64, effects: &mut Vec<Effect>) {
+    pub fn flush(&mut self, clock: Clock, cluster_ms: Ms, effects: &mut Vec<Effect>) {
         if matches!(self.role, Role::Leader(_)) {
             self.propose_queued(clock, cluster_ms, effects);
         } else {

@@ -5,7 +5,7 @@ use super::{Clock, Group, Role, StateDiffers};
 use crate::membership::{ChangeError, MACHINE};
 use crate::message::{Forward, NotLeader, Reject};
 use crate::reads::ReadId;
-use crate::{Ballot, COMMAND_HEADER_BYTES, Counter, Effect, Instance, Message, StateMachine, Value, WorkBudget};
+use crate::{Ballot, COMMAND_HEADER_BYTES, Counter, Effect, Instance, Message, Ms, StateMachine, Value, WorkBudget};
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
@@ -279,14 +279,14 @@ impl Group {
 
     /// Returns the group's time, in unix milliseconds, as of the last chosen value.
     #[must_use]
-    pub fn time_ms(&self) -> u64 {
+    pub fn time_ms(&self) -> Ms {
         self.time.now_ms()
     }
 
     /// Returns the group's time that a value proposed now carries, in unix milliseconds: cluster time, or a later time
     /// while the group is ahead of it.
     #[must_use]
-    pub fn time_at(&self, clock: Clock, cluster_ms: u64) -> u64 {
+    pub fn time_at(&self, clock: Clock, cluster_ms: Ms) -> Ms {
         self.time.next_ms(clock.mono_ms, cluster_ms)
     }
 

@@ -6,7 +6,7 @@ use super::time::GroupTime;
 use super::{Clock, Group, Role};
 use crate::dedup::DedupTable;
 use crate::membership::Membership;
-use crate::{Ballot, Effect, Instance};
+use crate::{Ballot, Effect, Instance, Ms};
 use serde::{Deserialize, Serialize};
 
 /// The state of a group at one instance, without that of the state machine.
@@ -19,7 +19,7 @@ pub struct Snapshot {
     /// The chain over the checksums of all values up to `instance`.
     pub chain: u32,
     /// The group's time, in unix milliseconds.
-    pub time_ms: u64,
+    pub time_ms: Ms,
     /// The digest of the state; see [`StateMachine::digest`](crate::StateMachine::digest).
     pub digest: u64,
     /// The deduplication table: the last applied command of each origin.

@@ -4,21 +4,21 @@
 
 use super::{Clock, Group, Role};
 use crate::message::Handover;
-use crate::{Effect, Message, NodeId};
+use crate::{Effect, Message, Ms, NodeId};
 
 /// A leader transfer in progress.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Transfer {
     pub(super) to: NodeId,
     stay: bool,
-    until_ms: u64,
+    until_ms: Ms,
     invited: bool,
 }
 
 impl Group {
     /// Asks `to` to take over as soon as no value is in flight, and proposes nothing more for at most `hold_ms`. With
     /// `stay`, the new leader does not give the group back by itself.
-    pub fn begin_leader_transfer(&mut self, to: NodeId, stay: bool, hold_ms: u64, clock: Clock) {
+    pub fn begin_leader_transfer(&mut self, to: NodeId, stay: bool, hold_ms: Ms, clock: Clock) {
         let Role::Leader(leadership) = &mut self.role else { return };
         if leadership.established && leadership.transfer.is_none() && to != self.settings.me {
             let until_ms = clock.mono_ms + hold_ms;

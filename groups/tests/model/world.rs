@@ -7,7 +7,7 @@
 
 use groups::acceptor::{Accepted, Acceptor, Novelty};
 use groups::proposer::Proposer;
-use groups::{Ballot, Members, NodeId, Value, ValueBuilder};
+use groups::{Ballot, Members, Ms, NodeId, Value, ValueBuilder};
 use stateright::{Model, Property};
 
 /// Limits of one check.
@@ -117,10 +117,10 @@ impl Said {
             Said::Prepare { ballot } => (0, *ballot, ballot.node, Ballot::ZERO, 0),
             Said::Promise { from, ballot, accepted } => {
                 let (under, value) =
-                    accepted.as_ref().map_or((Ballot::ZERO, 0), |one| (one.ballot, one.value.time_ms()));
+                    accepted.as_ref().map_or((Ballot::ZERO, 0), |one| (one.ballot, one.value.time_ms().0));
                 (1, *ballot, *from, under, value)
             }
-            Said::Accept { ballot, value } => (2, *ballot, ballot.node, Ballot::ZERO, value.time_ms()),
+            Said::Accept { ballot, value } => (2, *ballot, ballot.node, Ballot::ZERO, value.time_ms().0),
             Said::Vote { from, ballot } => (3, *ballot, *from, Ballot::ZERO, 0),
         }
     }
@@ -170,7 +170,7 @@ impl Paxos {
     pub(crate) fn new(bounds: Bounds, mistake: Option<Mistake>) -> Paxos {
         let values = |node: u64| {
             let value = |start| {
-                let sealed = ValueBuilder::default().seal(0, 100 * node + u64::from(start), None);
+                let sealed = ValueBuilder::default().seal(0, Ms(100 * node + u64::from(start)), None);
                 // Static bytes have no reference count, so copying a state does not have to update one.
                 let bytes: &'static [u8] = sealed.bytes().to_vec().leak();
                 Value::parse(bytes.into()).expect("a sealed value")

@@ -8,7 +8,7 @@ const OLD: Ballot = Ballot { round: 1, node: NodeId(1) };
 
 /// Returns a value without commands for instance 2, proposed in a state with the digest `digest`.
 fn second(digest: u64) -> Value {
-    ValueBuilder::default().seal(first().next_chain(), 50_000, Some(digest))
+    ValueBuilder::default().seal(first().next_chain(), Ms(50_000), Some(digest))
 }
 
 /// Returns the value of instance 1.

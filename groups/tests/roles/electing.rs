@@ -23,7 +23,7 @@ fn turn_of(me: u32) -> u64 {
 fn turn_from_now(member: &mut Member) -> u64 {
     (0..2_000)
         .find(|_| {
-            member.clock.mono_ms += 1;
+            member.clock.mono_ms += Ms(1);
             !member.tick().is_empty()
         })
         .expect("it starts a pre-vote in the end")
@@ -40,7 +40,7 @@ fn nobody_campaigns_without_a_quorum_or_a_disk_and_the_turns_count_from_then_on(
     for (reached, disk) in [(&[NodeId(9)][..], true), (ALL, false)] {
         let turns = [1, 2, 3].map(|me| {
             let mut member = Member::new(me, 3);
-            member.clock.mono_ms += 5_000;
+            member.clock.mono_ms += Ms(5_000);
             let clock = member.clock;
             let context = ElectionContext { reached, disk, may_self_promise: true, preferred_leaders: &[] };
             assert_eq!(member.call(|group, effects| group.tick(clock, context, effects)), []);
@@ -54,7 +54,7 @@ fn nobody_campaigns_without_a_quorum_or_a_disk_and_the_turns_count_from_then_on(
 fn a_node_that_should_lead_nothing_campaigns_only_where_no_better_node_votes() {
     let campaigns = |preferred_leaders: &[NodeId]| {
         let mut member = Member::new(2, 3);
-        member.clock.mono_ms += 5_000;
+        member.clock.mono_ms += Ms(5_000);
         let (clock, context) = (member.clock, ElectionContext { preferred_leaders, ..FINE });
         !member.call(|group, effects| group.tick(clock, context, effects)).is_empty()
     };
@@ -67,14 +67,14 @@ fn a_node_that_should_lead_nothing_campaigns_only_where_no_better_node_votes() {
 fn nobody_campaigns_while_another_is_believed_to_lead() {
     let mut member = Member::new(1, 3);
     member.claim(ballot(1, 2));
-    member.clock.mono_ms += 5_000;
+    member.clock.mono_ms += Ms(5_000);
     assert_eq!(member.tick(), []);
     member.no_claim(3);
-    member.clock.mono_ms += 5_000;
+    member.clock.mono_ms += Ms(5_000);
     assert_eq!(member.tick(), [], "3 does not lead, but 2 does");
     member.no_claim(2);
     assert_eq!(member.group.leader(), None);
-    member.clock.mono_ms += 5_000;
+    member.clock.mono_ms += Ms(5_000);
     assert_eq!(member.tick(), [pre_vote(2, 1, 1), pre_vote(3, 1, 1)]);
 }
 
@@ -88,7 +88,7 @@ fn a_question_is_denied_only_on_behalf_of_a_current_claim_of_another() {
     assert_eq!(member.handle(2, question()), [send(2, answer(false, ballot(6, 1)))]);
     assert_eq!(member.handle(1, question()), [send(1, answer(true, ballot(6, 1)))], "the leader itself");
     member.no_claim(1);
-    member.clock.mono_ms += 300;
+    member.clock.mono_ms += Ms(300);
     assert_eq!(member.handle(2, question()), [send(2, answer(true, ballot(6, 1)))]);
     assert_eq!(member.group.promised(), Ballot::ZERO, "an answer promises nothing");
 }
@@ -104,7 +104,7 @@ fn a_leader_denies() {
 #[test]
 fn phase_one_leaves_behind_the_record_of_its_own_ballot_which_is_above_all_seen() {
     let mut member = Member::new(1, 5);
-    member.clock.mono_ms += 1_000;
+    member.clock.mono_ms += Ms(1_000);
     member.tick();
     assert_eq!(member.handle(2, pre_voted(1, true, ballot(8, 3))), []);
     assert_eq!(member.handle(2, pre_voted(1, true, ballot(8, 3))), [], "counted once");
@@ -122,18 +122,18 @@ fn phase_one_leaves_behind_the_record_of_its_own_ballot_which_is_above_all_seen(
 #[test]
 fn a_denied_question_is_asked_again_later_under_a_new_number() {
     let mut member = Member::new(1, 3);
-    member.clock.mono_ms += 1_000;
+    member.clock.mono_ms += Ms(1_000);
     member.tick();
     assert_eq!(member.handle(2, pre_voted(1, false, Ballot::ZERO)), []);
     assert_eq!(member.handle(3, pre_voted(1, true, Ballot::ZERO)), []);
     assert_eq!(member.tick(), []);
-    member.clock.mono_ms += 100;
+    member.clock.mono_ms += Ms(100);
     assert_eq!(member.tick(), [pre_vote(2, 2, 1), pre_vote(3, 2, 1)]);
-    member.clock.mono_ms += 499;
+    member.clock.mono_ms += Ms(499);
     assert_eq!(member.tick(), [], "it waits for answers");
-    member.clock.mono_ms += 1;
+    member.clock.mono_ms += Ms(1);
     assert_eq!(member.tick(), []);
-    member.clock.mono_ms += 1_000;
+    member.clock.mono_ms += Ms(1_000);
     assert_eq!(member.tick(), [pre_vote(2, 3, 1), pre_vote(3, 3, 1)]);
 }
 
@@ -143,15 +143,15 @@ fn a_candidate_repeats_its_question_so_that_the_others_go_on_yielding_to_it() {
     member.campaign();
     let reminded = [pre_vote(2, 1, 1), pre_vote(3, 1, 1)];
     for _ in 0..3 {
-        member.clock.mono_ms += 99;
+        member.clock.mono_ms += Ms(99);
         assert_eq!(member.tick(), []);
-        member.clock.mono_ms += 1;
+        member.clock.mono_ms += Ms(1);
         assert_eq!(member.tick(), reminded);
         assert_eq!(member.handle(2, pre_voted(1, true, Ballot::ZERO)), [], "it campaigns already");
         assert_eq!(member.handle(3, pre_voted(1, false, Ballot::ZERO)), []);
     }
     // A candidate that could not begin now lets the others go on.
-    member.clock.mono_ms += 100;
+    member.clock.mono_ms += Ms(100);
     let clock = member.clock;
     for context in [ElectionContext { disk: false, ..FINE }, ElectionContext { reached: &[NodeId(9)], ..FINE }] {
         assert_eq!(member.call(|group, effects| group.tick(clock, context, effects)), []);
@@ -159,7 +159,7 @@ fn a_candidate_repeats_its_question_so_that_the_others_go_on_yielding_to_it() {
     assert_eq!(member.tick(), reminded);
     // A candidate that may differ from the majority lets the others go on, too.
     member.handle(2, promise(ballot(1, 1), 1, 1, Some(accepted(ballot(0, 2), &empty(99)))));
-    member.clock.mono_ms += 100;
+    member.clock.mono_ms += Ms(100);
     assert_eq!(member.tick(), []);
 }
 
@@ -202,7 +202,7 @@ fn promises_for_another_ballot_or_instance_count_nothing() {
 fn a_phase_one_without_a_majority_is_tried_again_with_a_higher_ballot() {
     let mut member = Member::new(1, 3);
     member.campaign();
-    member.clock.mono_ms += 2_000;
+    member.clock.mono_ms += Ms(2_000);
     assert_eq!(member.tick(), []);
     assert_eq!(member.group.ballots_lost(), 1);
     assert_eq!(member.handle(2, promise(ballot(1, 1), 1, 1, None)), []);
@@ -214,7 +214,7 @@ fn whoever_promises_or_follows_another_asks_no_more() {
     let other = ballot(3, 2);
     for message in [prepare(other, 1), accept(other, 1, Ballot::ZERO, &empty(0))] {
         let mut member = Member::new(1, 3);
-        member.clock.mono_ms += 1_000;
+        member.clock.mono_ms += Ms(1_000);
         member.tick();
         member.handle(2, message);
         assert_eq!(member.handle(3, pre_voted(1, true, Ballot::ZERO)), []);

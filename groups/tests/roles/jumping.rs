@@ -71,7 +71,7 @@ fn a_recovering_member_says_nothing_and_does_not_campaign() {
         }
         let question = Message::PreVote(PreVote { number: 1, next: Instance(1) });
         assert_eq!(member.handle(2, question), []);
-        member.clock.mono_ms += 60_000;
+        member.clock.mono_ms += Ms(60_000);
         assert_eq!(member.tick().iter().find(|e| !is_fetch(e)), None);
     }
 }
@@ -188,7 +188,7 @@ fn records_made_again_restore_to_the_same() {
 #[test]
 fn the_state_is_compared_behind_a_snapshot_too() {
     let values = history(2);
-    let next = |digest| ValueBuilder::default().seal(values[1].next_chain(), 50_000, Some(digest));
+    let next = |digest| ValueBuilder::default().seal(values[1].next_chain(), Ms(50_000), Some(digest));
     for (digest, differs) in [(77, false), (78, true)] {
         let mut member = Member::new(3, 3);
         let clock = member.clock;

@@ -1,6 +1,7 @@
 //! The leader: one instance at a time, in order.
 
 use super::*;
+use groups::Ms;
 use groups::message::{Behind, Diverged, Forward, Handover, NotLeader, Reject};
 
 const MINE: Ballot = Ballot { round: 1, node: NodeId(1) };
@@ -140,15 +141,15 @@ fn a_choice_is_announced_once_to_each_and_by_the_next_accept() {
 #[test]
 fn a_value_carries_the_time_on_if_that_is_asked_for() {
     let mut member = Member::established(3);
-    member.cluster_ms += 100;
+    member.cluster_ms += Ms(100);
     member.group.propose_time();
-    assert_eq!(proposed(&member.flush()).time_ms(), 50_100);
+    assert_eq!(proposed(&member.flush()).time_ms(), Ms(50_100));
 }
 
 #[test]
 fn time_never_goes_back_and_no_value_adds_to_a_lead_over_cluster_time() {
     let mut member = Member::established(3);
-    let mut time_after = |mono_ms: u64, cluster_ms: u64| {
+    let mut time_after = |mono_ms: Ms, cluster_ms: Ms| {
         member.clock.mono_ms += mono_ms;
         member.cluster_ms = cluster_ms;
         member.group.propose_time();
@@ -159,20 +160,24 @@ fn time_never_goes_back_and_no_value_adds_to_a_lead_over_cluster_time() {
         assert_eq!(member.group.time_ms(), value.time_ms());
         value.time_ms()
     };
-    assert_eq!(time_after(10, 50_010), 50_010);
-    assert_eq!(time_after(500, 90_000_000), 90_000_000, "a cluster that was off for a day");
-    assert_eq!(time_after(0, 50_510), 90_000_000, "ahead by now");
-    assert_eq!(time_after(10_000, 60_510), 90_009_000, "a duration is at most a ninth longer, and never shorter");
-    assert_eq!(time_after(1_000, 90_009_001), 90_009_001, "cluster time has caught up");
+    assert_eq!(time_after(Ms(10), Ms(50_010)), Ms(50_010));
+    assert_eq!(time_after(Ms(500), Ms(90_000_000)), Ms(90_000_000), "a cluster that was off for a day");
+    assert_eq!(time_after(Ms(0), Ms(50_510)), Ms(90_000_000), "ahead by now");
+    assert_eq!(
+        time_after(Ms(10_000), Ms(60_510)),
+        Ms(90_009_000),
+        "a duration is at most a ninth longer, and never shorter"
+    );
+    assert_eq!(time_after(Ms(1_000), Ms(90_009_001)), Ms(90_009_001), "cluster time has caught up");
 }
 
 #[test]
 fn the_first_value_takes_cluster_time() {
     let mut member = Member::new(1, 3);
-    member.cluster_ms = 1_700_000_000_000;
+    member.cluster_ms = Ms(1_700_000_000_000);
     member.campaign();
     member.handle(1, promise(MINE, 1, 1, None));
-    assert_eq!(proposed(&member.handle(2, promise(MINE, 1, 1, None))).time_ms(), 1_700_000_000_000);
+    assert_eq!(proposed(&member.handle(2, promise(MINE, 1, 1, None))).time_ms(), Ms(1_700_000_000_000));
 }
 
 #[test]
@@ -211,9 +216,9 @@ fn a_leader_that_differs_from_a_majority_stops() {
 fn an_accept_without_a_majority_is_sent_again_to_those_who_did_not_vote() {
     let mut member = Member::leader(5);
     member.handle(3, vote(MINE, 1));
-    member.clock.mono_ms += 999;
+    member.clock.mono_ms += Ms(999);
     assert_eq!(member.tick(), []);
-    member.clock.mono_ms += 1;
+    member.clock.mono_ms += Ms(1);
     let again = |to| send(to, accept(MINE, 1, Ballot::ZERO, &empty(0)));
     assert_eq!(member.tick(), [again(2), again(4), again(5)]);
     assert_eq!(member.tick(), []);
@@ -286,7 +291,7 @@ fn a_handover_invites_and_the_leader_leads_on() {
     let mut member = Member::leader(3);
     let hand_over = |member: &mut Member| {
         let clock = member.clock;
-        member.group.begin_leader_transfer(NodeId(2), true, 100, clock);
+        member.group.begin_leader_transfer(NodeId(2), true, Ms(100), clock);
         member.flush()
     };
     assert_eq!(hand_over(&mut member), [], "it has chosen nothing yet");
@@ -298,7 +303,7 @@ fn a_handover_invites_and_the_leader_leads_on() {
     assert_eq!(member.group.leads(), Some(MINE));
     member.submit("held back");
     assert_eq!(member.flush(), []);
-    member.clock.mono_ms += 100;
+    member.clock.mono_ms += Ms(100);
     assert_eq!(bodies(&proposed(&member.flush())), ["held back"], "nobody took it");
 }
 
@@ -306,7 +311,7 @@ fn a_handover_invites_and_the_leader_leads_on() {
 fn a_leader_goes_on_at_once_when_the_other_is_behind() {
     let mut member = Member::established(3);
     let clock = member.clock;
-    member.group.begin_leader_transfer(NodeId(2), false, 100, clock);
+    member.group.begin_leader_transfer(NodeId(2), false, Ms(100), clock);
     member.flush();
     member.submit("held back");
     assert_eq!(member.flush(), []);
@@ -324,7 +329,7 @@ fn a_value_in_flight_is_chosen_before_the_handover() {
     assert_eq!(bodies(&proposed(&member.flush())), ["first"]);
     member.submit("second");
     let clock = member.clock;
-    member.group.begin_leader_transfer(NodeId(2), false, 100, clock);
+    member.group.begin_leader_transfer(NodeId(2), false, Ms(100), clock);
     assert_eq!(member.flush(), []);
     member.handle(1, vote(MINE, 2));
     member.handle(2, vote(MINE, 2));
@@ -374,7 +379,7 @@ fn a_leader_that_resigns_leads_no_longer_and_others_do_nothing() {
 #[test]
 fn one_member_alone_decides_by_its_own_durable_vote() {
     let mut member = Member::new(1, 1);
-    member.clock.mono_ms += 1_000;
+    member.clock.mono_ms += Ms(1_000);
     let effects = member.tick();
     assert_eq!(effects, [promised(MINE), send_durable(1, promise(MINE, 1, 1, None))]);
     let effects = member.handle(1, promise(MINE, 1, 1, None));

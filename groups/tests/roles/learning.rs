@@ -97,11 +97,11 @@ fn one_who_caught_up_gets_the_accept_in_flight() {
 fn a_range_that_does_not_come_is_asked_of_the_next_member() {
     let mut member = Member::new(3, 5);
     member.handle(4, chosen(ballot(1, 1), 1));
-    member.clock.mono_ms += 999;
+    member.clock.mono_ms += Ms(999);
     assert_eq!(member.tick(), []);
-    member.clock.mono_ms += 1;
+    member.clock.mono_ms += Ms(1);
     assert_eq!(member.tick(), [send_durable(5, fetch(1))]);
-    member.clock.mono_ms += 1_000;
+    member.clock.mono_ms += Ms(1_000);
     assert_eq!(member.tick(), [send_durable(1, fetch(1))]);
 }
 
@@ -140,9 +140,9 @@ fn values_that_nobody_has_do_not_keep_it_from_campaigning() {
     let asks = |effects: &[Effect]| {
         effects.iter().any(|effect| matches!(effect, Effect::Send { message: Message::PreVote(_), .. }))
     };
-    member.clock.mono_ms += 1_000;
+    member.clock.mono_ms += Ms(1_000);
     assert!(!asks(&member.tick()), "member 3 is asked first");
-    member.clock.mono_ms += 1_000;
+    member.clock.mono_ms += Ms(1_000);
     assert!(asks(&member.tick()), "whoever had the value is gone");
 }
 
@@ -183,7 +183,7 @@ fn an_ahead_for_another_ballot_ends_nothing_but_teaches() {
 #[test]
 fn an_answer_that_tells_of_more_values_sends_the_asker_to_learn() {
     let mut member = Member::new(1, 3);
-    member.clock.mono_ms += 1_000;
+    member.clock.mono_ms += Ms(1_000);
     member.tick();
     let answer = PreVoted { number: 1, granted: true, next: Instance(2), promised: Ballot::ZERO };
     assert_eq!(member.handle(2, Message::PreVoted(answer)), [send_durable(2, fetch(1))]);

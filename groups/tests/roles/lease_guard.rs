@@ -42,7 +42,7 @@ fn a_candidate_asks_again_until_it_is_promised() {
     let later = Message::Reject(Reject { ballot: own, instance: Instance(1), promised: Ballot::ZERO });
     assert_eq!(member.handle(2, later), []);
     assert_eq!(member.tick(), []);
-    member.clock.mono_ms += 50;
+    member.clock.mono_ms += Ms(50);
     let again = [2, 3].map(|to| Effect::SendDurable { to: NodeId(to), message: prepare(own, 1) });
     assert_eq!(member.tick(), again);
     assert_eq!(member.tick(), []);
@@ -59,7 +59,7 @@ fn a_candidate_does_not_ask_those_again_that_have_promised() {
     member.handle(2, promise(own, 1, 1, Some(accepted(ballot(0, 2), &empty(0)))));
     let later = Message::Reject(Reject { ballot: own, instance: Instance(1), promised: Ballot::ZERO });
     member.handle(3, later);
-    member.clock.mono_ms += 50;
+    member.clock.mono_ms += Ms(50);
     let again = [3, 4, 5].map(|to| Effect::SendDurable { to: NodeId(to), message: prepare(own, 1) });
     assert_eq!(member.tick(), again, "member 2 would send its accepted value again");
     assert_eq!(member.call(|group, effects| group.on_connected(NodeId(2), effects)), [], "its promise has come");
@@ -69,11 +69,11 @@ fn a_candidate_does_not_ask_those_again_that_have_promised() {
 fn a_member_that_may_not_promise_to_itself_campaigns_as_soon_as_it_may() {
     let mut member = Member::new(2, 3);
     for _ in 0..400 {
-        member.clock.mono_ms += 1;
+        member.clock.mono_ms += Ms(1);
         let clock = member.clock;
         let bound = ElectionContext { may_self_promise: false, ..FINE };
         assert_eq!(member.call(|group, effects| group.tick(clock, bound, effects)), []);
     }
-    member.clock.mono_ms += 90;
+    member.clock.mono_ms += Ms(90);
     assert_ne!(member.tick(), [], "its turn had come long ago");
 }

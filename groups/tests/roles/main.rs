@@ -19,7 +19,7 @@ use groups::acceptor::Accepted;
 use groups::message::{Accept, Chosen, Fetch, PreVote, PreVoted, Prepare, Promise, Range, Vote};
 use groups::{
     Applying, Ballot, Clock, CommandId, Counter, Effect, ElectionContext, Group, GroupId, Instance, LocalOutcome,
-    Membership, Message, NodeId, Record, Settings, StateDiffers, StateMachine, Value, ValueBuilder, WorkBudget,
+    Membership, Message, Ms, NodeId, Record, Settings, StateDiffers, StateMachine, Value, ValueBuilder, WorkBudget,
     put_command,
 };
 
@@ -34,7 +34,7 @@ const FINE: ElectionContext<'_> =
 struct Member {
     group: Group,
     clock: Clock,
-    cluster_ms: u64,
+    cluster_ms: Ms,
     log: Bodies,
     /// The counters of this member's commands, in the order in which they were applied.
     answered: Vec<Counter>,
@@ -49,7 +49,7 @@ struct Bodies(Vec<Vec<u8>>);
 impl StateMachine for Bodies {
     type Reply<'a> = ();
 
-    fn begin(&mut self, _time_ms: u64) {}
+    fn begin(&mut self, _time_ms: Ms) {}
 
     fn digest(&self) -> u64 {
         self.0.iter().flatten().fold(0, |sum, byte| 31 * sum + u64::from(*byte))
@@ -73,10 +73,10 @@ impl Member {
             window_bytes: WINDOW_BYTES,
             seed: 7,
         };
-        let clock = Clock { mono_ms: 10_000 };
+        let clock = Clock { mono_ms: Ms(10_000) };
         let mut group = Group::new(settings);
         group.begin(clock);
-        Member { group, clock, cluster_ms: 50_000, log: Bodies::default(), answered: Vec::new(), differs: None }
+        Member { group, clock, cluster_ms: Ms(50_000), log: Bodies::default(), answered: Vec::new(), differs: None }
     }
 
     /// Returns member 1 of `count`, which leads under ballot 1.1 and has its first value in flight.
@@ -123,7 +123,7 @@ impl Member {
     /// Waits for the member's turn, starts a pre-vote and grants it until phase 1 begins. Returns the effects of the
     /// last step.
     fn campaign(&mut self) -> Vec<Effect> {
-        self.clock.mono_ms += 1_000;
+        self.clock.mono_ms += Ms(1_000);
         let asked = self.tick();
         let Some(Effect::Send { message: Message::PreVote(PreVote { number, next }), .. }) = asked.first() else {
             panic!("it does not ask: {asked:?}")
@@ -194,14 +194,14 @@ fn ballot(round: u64, node: u32) -> Ballot {
 
 /// Returns a value without commands that follows values with the chain `chain`.
 fn empty(chain: u32) -> Value {
-    ValueBuilder::default().seal(chain, 50_000, None)
+    ValueBuilder::default().seal(chain, Ms(50_000), None)
 }
 
 /// Returns a value with one command of member `origin`, its first.
 fn value(chain: u32, origin: u32, body: &str) -> Value {
     let mut builder = ValueBuilder::default();
     builder.extend(&command(origin, 1, body), 1);
-    builder.seal(chain, 50_000, None)
+    builder.seal(chain, Ms(50_000), None)
 }
 
 fn command(origin: u32, counter: u64, body: &str) -> BytesMut {

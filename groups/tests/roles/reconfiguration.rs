@@ -26,7 +26,7 @@ fn changing(chain: u32, origin: u32, bodies: &[BytesMut]) -> Value {
         let id = CommandId { origin: NodeId(origin), start: 1, counter: Counter(counter) };
         put_command(builder.commands_mut(), id, |out| out.extend_from_slice(body));
     }
-    builder.seal(chain, 50_000, None)
+    builder.seal(chain, Ms(50_000), None)
 }
 
 /// Makes the leader propose a change, and handles `votes`. Returns the effects of the first vote that has any.
@@ -101,7 +101,7 @@ fn a_leader_that_is_removed_hands_over_and_never_campaigns_again() {
     let handover = Message::Handover(Handover { ballot: ballot(1, 1), next: Instance(3), stay: false });
     let told = |to| send(to, chosen(ballot(1, 1), 2));
     assert_eq!(effects[3..], [told(2), told(3), Effect::Leading(false), send(2, handover)]);
-    leader.clock.mono_ms += 60_000;
+    leader.clock.mono_ms += Ms(60_000);
     assert_eq!((leader.tick(), leader.group.is_voter()), (vec![], false));
 }
 

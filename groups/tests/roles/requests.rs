@@ -18,7 +18,7 @@ fn commands(first: u64, bodies: &[&str]) -> Vec<BytesMut> {
 fn batch(chain: u32, commands: &[BytesMut]) -> Value {
     let mut builder = ValueBuilder::default();
     commands.iter().for_each(|command| builder.extend(command, 1));
-    builder.seal(chain, 50_000, None)
+    builder.seal(chain, Ms(50_000), None)
 }
 
 /// Returns member 2, which has sent the commands a and b to the leader.

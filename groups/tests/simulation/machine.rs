@@ -1,6 +1,6 @@
 //! The state machine of the simulated groups: the list of all applied commands. A command consists of its name only.
 
-use groups::StateMachine;
+use groups::{Ms, StateMachine};
 
 /// A command: the node that received it, that node's start number, and a count over the whole run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,7 +29,7 @@ impl Name {
 #[derive(Debug, Default)]
 pub(crate) struct Machine {
     pub(crate) names: Vec<Name>,
-    pub(crate) time_ms: u64,
+    pub(crate) time_ms: Ms,
     /// CRC-32C of all times and commands so far.
     pub(crate) digest: u32,
 }
@@ -38,10 +38,10 @@ impl StateMachine for Machine {
     /// Number of applied commands, including this one.
     type Reply<'a> = usize;
 
-    fn begin(&mut self, time_ms: u64) {
+    fn begin(&mut self, time_ms: Ms) {
         assert!(time_ms >= self.time_ms, "time went back from {} to {time_ms}", self.time_ms);
         self.time_ms = time_ms;
-        self.digest = crc32c::crc32c_append(self.digest, &time_ms.to_le_bytes());
+        self.digest = crc32c::crc32c_append(self.digest, &time_ms.0.to_le_bytes());
     }
 
     fn digest(&self) -> u64 {

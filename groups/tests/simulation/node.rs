@@ -10,13 +10,13 @@ use groups::membership::ChangeKind;
 use groups::message::Range;
 use groups::{
     Ballot, Clock, Counter, Effect, ElectionContext, Group, GroupId, Instance, LeadershipAnswer, LocalOutcome,
-    Membership, MembershipChange, Message, NodeId, Record, Settings, SplitMix64, Value,
+    Membership, MembershipChange, Message, Ms, NodeId, Record, Settings, SplitMix64, Value,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Silence after which a peer counts as gone, in milliseconds.
-const SILENCE_MS: u64 = 300;
+const SILENCE_MS: Ms = Ms(300);
 /// Ticks from one ping to the next.
 const PING_TICKS: u64 = 3;
 
@@ -47,7 +47,7 @@ pub(crate) enum Packet {
 
 /// The inputs and outputs of one call of a node.
 pub(crate) struct Turn<'a> {
-    pub(crate) now: u64,
+    pub(crate) now: Ms,
     pub(crate) jitter: &'a mut SplitMix64,
     pub(crate) oracle: &'a mut Oracle,
     pub(crate) sent: &'a mut Vec<(NodeId, Packet)>,
@@ -74,8 +74,8 @@ pub(crate) struct Node {
     pub(crate) is_buried: bool,
     pub(crate) disk_ok: bool,
     /// Offsets of this node's two clocks from the world's, in milliseconds.
-    pub(crate) mono_offset: u64,
-    pub(crate) unix_offset: u64,
+    pub(crate) mono_offset: Ms,
+    pub(crate) unix_offset: Ms,
     pub(crate) reads_answered: u64,
     pub(crate) shape: Shape,
     pub(crate) shards: Vec<Shard>,
@@ -83,7 +83,7 @@ pub(crate) struct Node {
     synced: usize,
     durable: Durable,
     gated: VecDeque<Gated>,
-    heard: BTreeMap<NodeId, u64>,
+    heard: BTreeMap<NodeId, Ms>,
     starts: BTreeMap<NodeId, u64>,
     ticks: u64,
     pub(crate) numbers: u64,
@@ -123,8 +123,8 @@ impl Node {
             up: false,
             is_buried: false,
             disk_ok: true,
-            mono_offset: 0,
-            unix_offset: 1_000_000,
+            mono_offset: Ms(0),
+            unix_offset: Ms(1_000_000),
             reads_answered: 0,
             shape,
             shards: Vec::new(),
@@ -145,7 +145,7 @@ impl Node {
     pub(crate) fn restart(&mut self, turn: &mut Turn<'_>) {
         self.start += 1;
         (self.up, self.disk_ok, self.ticks) = (true, true, 0);
-        self.mono_offset = turn.jitter.below(1_000_000);
+        self.mono_offset = turn.jitter.below_ms(Ms(1_000_000));
         self.numbers = self.start << 32;
         self.shards = (0..self.shape.groups).map(|index| self.shard(index)).collect();
         for (lsn, (group, record)) in self.log.clone().into_iter().enumerate() {
@@ -266,7 +266,7 @@ impl Node {
         let clock = self.clock(turn.now);
         let me = self.id;
         let others: Vec<NodeId> = self.shape.nodes.iter().copied().filter(|id| *id != me).collect();
-        let is_live = |id: &NodeId| self.heard.get(id).is_some_and(|heard| heard + SILENCE_MS > turn.now);
+        let is_live = |id: &NodeId| self.heard.get(id).is_some_and(|heard| *heard + SILENCE_MS > turn.now);
         let (live, gone): (Vec<NodeId>, Vec<NodeId>) = others.iter().partition(|id| is_live(id));
         let lost: Vec<NodeId> = gone.iter().copied().filter(|id| self.heard.contains_key(id)).collect();
         self.heard.retain(|id, _| !lost.contains(id));
@@ -346,7 +346,7 @@ impl Node {
     pub(crate) fn begin_leader_transfer(&mut self, index: usize, to: NodeId, turn: &mut Turn<'_>) {
         if to != self.id {
             let clock = self.clock(turn.now);
-            self.shards[index].group.begin_leader_transfer(to, false, 100, clock);
+            self.shards[index].group.begin_leader_transfer(to, false, Ms(100), clock);
             self.perform(index, turn);
         }
     }
@@ -370,7 +370,7 @@ impl Node {
         &self.shards[index].machine
     }
 
-    fn clock(&self, now: u64) -> Clock {
+    fn clock(&self, now: Ms) -> Clock {
         Clock { mono_ms: now + self.mono_offset }
     }
 

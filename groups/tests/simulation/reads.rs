@@ -2,11 +2,11 @@
 
 use crate::machine::Name;
 use crate::node::{Node, Packet, Turn};
-use groups::{Confirmation, ConfirmationOutcome, Counter, Instance, LeadershipAnswer, NodeId};
+use groups::{Confirmation, ConfirmationOutcome, Counter, Instance, LeadershipAnswer, Ms, NodeId};
 use std::collections::BTreeMap;
 
 /// Time after which an unanswered question is asked again, in milliseconds.
-const QUESTION_MS: u64 = 200;
+const QUESTION_MS: Ms = Ms(200);
 
 /// A waiting read: the instance that it must see, and its node's last command before it.
 pub(crate) struct Read {
@@ -30,7 +30,7 @@ impl Read {
 pub(crate) struct Question {
     number: u64,
     group: usize,
-    asked: u64,
+    asked: Ms,
     confirmation: Confirmation,
 }
 
@@ -102,7 +102,7 @@ impl Node {
         });
     }
 
-    pub(crate) fn expire_questions(&mut self, now: u64) {
+    pub(crate) fn expire_questions(&mut self, now: Ms) {
         let shards = &mut self.shards;
         self.questions.retain(|question| {
             let is_late = question.asked + QUESTION_MS <= now;

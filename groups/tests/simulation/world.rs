@@ -3,16 +3,16 @@
 use crate::node::{Node, Packet, Shape, Turn};
 use crate::oracle::Oracle;
 use groups::membership::{ChangeKind, MemberInfo};
-use groups::{Membership, NodeId, SplitMix64, TICK_MS};
+use groups::{Membership, Ms, NodeId, SplitMix64, TICK_MS};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// Time during which faults happen.
-const FAULTS_MS: u64 = 4_000;
+const FAULTS_MS: Ms = Ms(4_000);
 /// Limit after the end of the faults within which everything must be done.
-const CALM_MS: u64 = 20_000;
+const CALM_MS: Ms = Ms(20_000);
 /// Time after the end of the faults during which clients still send requests.
-const LATE_CLIENTS_MS: u64 = 300;
+const LATE_CLIENTS_MS: Ms = Ms(300);
 /// Number of nodes that can join, in a run whose members change.
 const GUESTS: u32 = 4;
 /// Number of recent packets that are kept for replays.
@@ -37,9 +37,9 @@ struct Faults {
     /// The message kind that is lost with a probability of [`UNLUCKY`] per mille; 0: none.
     unlucky: usize,
     duplicates: u64,
-    delay_ms: u64,
-    sync_ms: u64,
-    gap_ms: u64,
+    delay_ms: Ms,
+    sync_ms: Ms,
+    gap_ms: Ms,
     /// The weight of each kind of fault in the draw of the next one.
     weights: [u64; KINDS],
 }
@@ -57,7 +57,7 @@ pub(crate) struct Done {
     /// Changes of the members: joins, promotions to voter, and removals.
     pub(crate) changes: u64,
     /// The longest time from the end of the faults until everything was done.
-    pub(crate) calm_ms: u64,
+    pub(crate) calm_ms: Ms,
     /// Number of arrived messages of each kind.
     pub(crate) kinds: [u64; MESSAGE_KINDS],
 }
@@ -74,9 +74,9 @@ impl Done {
 }
 
 pub(crate) struct World {
-    now: u64,
+    now: Ms,
     jitter: SplitMix64,
-    events: BTreeMap<(u64, u64, u64), Event>,
+    events: BTreeMap<(Ms, u64, u64), Event>,
     count: u64,
     nodes: Vec<Node>,
     syncing: Vec<bool>,
@@ -135,7 +135,7 @@ impl World {
         let faults = Faults::draw(&mut jitter);
         let count = ids.len();
         let mut world = World {
-            now: 0,
+            now: Ms(0),
             jitter,
             events: BTreeMap::new(),
             count: 0,
@@ -157,10 +157,10 @@ impl World {
         for id in ids {
             world.restart(id);
         }
-        world.at(1, Event::Fault);
-        world.at(1, Event::Clients);
+        world.at(Ms(1), Event::Fault);
+        world.at(Ms(1), Event::Clients);
         if changing {
-            world.at(1, Event::Members);
+            world.at(Ms(1), Event::Members);
         }
         world
     }
@@ -219,7 +219,7 @@ impl World {
         all.collect::<Vec<String>>().join("; ")
     }
 
-    fn at(&mut self, delay_ms: u64, event: Event) {
+    fn at(&mut self, delay_ms: Ms, event: Event) {
         self.count += 1;
         let tie = self.jitter.below(1 << 32);
         self.events.insert((self.now + delay_ms, tie, self.count), event);
@@ -270,7 +270,7 @@ impl World {
 
     fn post(&mut self, from: NodeId, to: NodeId, packet: Packet) {
         if from == to {
-            return self.at(0, Event::Packet { from, to, packet });
+            return self.at(Ms(0), Event::Packet { from, to, packet });
         }
         let Faults { loss, duplicates, unlucky, .. } = self.faults;
         if !self.calm {
@@ -292,9 +292,9 @@ impl World {
     }
 
     /// A random delay: at most 5 ms for 9 of 10 packets, at most `delay_ms` for the others.
-    fn delay(&mut self) -> u64 {
-        let most = if self.jitter.below(10) == 0 { self.faults.delay_ms } else { self.faults.delay_ms.min(5) };
-        self.jitter.below(most + 1)
+    fn delay(&mut self) -> Ms {
+        let most = if self.jitter.below(10) == 0 { self.faults.delay_ms } else { self.faults.delay_ms.min(Ms(5)) };
+        self.jitter.below_ms(most + Ms(1))
     }
 
     fn start_sync(&mut self, position: usize) {
@@ -304,7 +304,7 @@ impl World {
         }
         self.syncing[position] = true;
         let (node, start) = (self.nodes[position].id, self.nodes[position].start);
-        let delay = self.jitter.below(self.faults.sync_ms + 1);
+        let delay = self.jitter.below_ms(self.faults.sync_ms + Ms(1));
         self.at(delay, Event::Synced { node, start, lsn });
     }
 
@@ -315,7 +315,7 @@ impl World {
         self.syncing[id.0 as usize - 1] = false;
         with_node!(self, id, |node, turn| node.restart(turn));
         let start = self.node(id).start;
-        let delay = self.jitter.below(TICK_MS);
+        let delay = self.jitter.below_ms(TICK_MS);
         self.at(delay, Event::Tick { node: id, start });
         for other in self.ids() {
             self.connect(id, other);
@@ -359,8 +359,8 @@ impl World {
     fn heal(&mut self) {
         self.calm = true;
         self.bury();
-        self.faults.delay_ms = self.faults.delay_ms.min(20);
-        self.faults.sync_ms = self.faults.sync_ms.min(20);
+        self.faults.delay_ms = self.faults.delay_ms.min(Ms(20));
+        self.faults.sync_ms = self.faults.sync_ms.min(Ms(20));
         self.cut.iter_mut().flatten().for_each(|cut| *cut = false);
         for id in self.ids() {
             self.restart(id);
@@ -377,7 +377,7 @@ impl World {
         if self.now > FAULTS_MS + LATE_CLIENTS_MS {
             return;
         }
-        let delay = self.jitter.below(40) + 1;
+        let delay = self.jitter.below_ms(Ms(40)) + Ms(1);
         self.at(delay, Event::Clients);
         let (id, index) = (self.any_id(), self.any_group());
         if !self.node(id).up {
@@ -401,7 +401,7 @@ impl World {
         if self.now > FAULTS_MS {
             return;
         }
-        let delay = self.jitter.below(self.faults.gap_ms) + 1;
+        let delay = self.jitter.below_ms(self.faults.gap_ms) + Ms(1);
         self.at(delay, Event::Members);
         let (id, other, index) = (self.any_id(), self.any_id(), self.any_group());
         if !self.node(id).up {
@@ -422,7 +422,7 @@ impl World {
         if self.calm {
             return;
         }
-        let delay = self.jitter.below(self.faults.gap_ms) + 1;
+        let delay = self.jitter.below_ms(self.faults.gap_ms) + Ms(1);
         self.at(delay, Event::Fault);
         let (id, other, index) = (self.any_id(), self.any_id(), self.any_group());
         let kind = self.faults.kind(&mut self.jitter);
@@ -440,7 +440,7 @@ impl World {
             7 => with_node!(self, id, |node, turn| (node.propose_time(index), node.flush(turn))),
             8 => {
                 let (jump, node) = (self.jitter.below(200_000), &mut self.nodes[id.0 as usize - 1]);
-                node.unix_offset = 900_000 + jump;
+                node.unix_offset = Ms(900_000 + jump);
             }
             _ => {
                 let node = &mut self.nodes[id.0 as usize - 1];
@@ -462,7 +462,7 @@ impl World {
     fn crash(&mut self, id: NodeId) {
         self.crashes += 1;
         with_node!(self, id, |node, turn| node.crash(turn));
-        let delay = self.jitter.below(800) + 1;
+        let delay = self.jitter.below_ms(Ms(800)) + Ms(1);
         self.at(delay, Event::Restart { node: id });
     }
 
@@ -511,9 +511,9 @@ impl Faults {
             loss: some(&[0, 0, 20, 100, 300]),
             unlucky: some(&[0, 1]) as usize * some(&[1, 2, 3, 4, 5, 5, 6, 7, 9, 9, 10, 11, 12, 13, 15]) as usize,
             duplicates: some(&[0, 50, 200]),
-            delay_ms: some(&[2, 20, 100, 400]),
-            sync_ms: some(&[0, 3, 30, 200]),
-            gap_ms: some(&[40, 150, 600]),
+            delay_ms: Ms(some(&[2, 20, 100, 400])),
+            sync_ms: Ms(some(&[0, 3, 30, 200])),
+            gap_ms: Ms(some(&[40, 150, 600])),
             weights,
         }
     }

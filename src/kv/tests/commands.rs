@@ -2,6 +2,7 @@
 
 use super::Db;
 use crate::kv::StoreLimits;
+use groups::Ms;
 
 #[test]
 fn set_and_its_synonyms() {
@@ -235,6 +236,6 @@ fn memory_is_counted_both_ways() {
     );
     assert!(db.store.bytes() > empty + 2 * 22 + 4);
     db.play("DEL b n -> 2");
-    db.pass(6_000);
+    db.pass(Ms(6_000));
     assert_eq!((db.store.len(), db.store.bytes()), (0, empty));
 }

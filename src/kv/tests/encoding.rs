@@ -11,6 +11,7 @@ use crate::kv::session::SessionId;
 use crate::kv::table::lookup;
 use crate::kv::{ParseContext, parse};
 use bytes::{Bytes, BytesMut};
+use groups::Ms;
 use proptest::prelude::*;
 
 /// The data from which commands borrow.
@@ -24,7 +25,7 @@ fn every_command(material: &Material) -> Vec<Command<'_>> {
     let flag = bits & 1 == 1;
     let slot = (*unsigned % 16_384) as u16;
     let only_if = ExpireIf { missing: flag, present: bits & 2 == 2, later: bits & 4 == 4, sooner: bits & 8 == 8 };
-    let (at, after) = (When::At(*unsigned), When::After((*unsigned).max(1)));
+    let (at, after) = (When::At(Ms(*unsigned)), When::After(Ms((*unsigned).max(1))));
     let mut commands = vec![
         Command::Noop,
         Command::Constant(Constant::Pong),
@@ -126,7 +127,7 @@ proptest! {
     fn any_bytes_get_an_answer(op: u8, mut body: Vec<u8>) {
         body.splice(0..0, [1, op]);
         let mut db = Db::new();
-        let _ = db.store.read(&body, u64::MAX);
+        let _ = db.store.read(&body, Ms::MAX);
         let _ = db.store.apply(&body);
         let _ = decode(&body[2..]);
     }

@@ -3,6 +3,7 @@
 use super::{Db, START_MS};
 use crate::kv::table::lookup;
 use crate::kv::{ExpiryPending, ParseContext, StoreLimits, parse};
+use groups::Ms;
 
 #[test]
 fn lifetimes_are_told_in_every_unit() {
@@ -22,9 +23,9 @@ fn lifetimes_are_told_in_every_unit() {
         PEXPIREAT a {} -> 1
         TTL a -> 2
         ",
-        (START_MS + 100_000) / 1000,
-        START_MS + 100_000,
-        START_MS + 1_500,
+        (START_MS + Ms(100_000)).0 / 1000,
+        START_MS + Ms(100_000),
+        START_MS + Ms(1_500),
     ));
 }
 
@@ -110,7 +111,7 @@ fn a_due_key_is_absent_to_every_command_though_not_removed_yet() {
     for key in 'a'..='z' {
         assert_eq!(db.ask(&format!("SET {key} 5 PX 10")), "OK");
     }
-    db.pass(10);
+    db.pass(Ms(10));
     assert_eq!(db.store.len(), 26);
     db.play(
         r#"
@@ -146,7 +147,7 @@ fn a_due_key_is_absent_to_every_command_though_not_removed_yet() {
     );
     // Some due keys were overwritten or removed on the way. Later instances remove the rest, and nothing else.
     db.store.limits.due_per_begin_max = 1000;
-    db.pass(0);
+    db.pass(Ms(0));
     assert_eq!(db.store.len(), 10);
     assert_eq!(db.store.next_due_ms(), None);
 }
@@ -157,24 +158,24 @@ fn an_instance_removes_a_bounded_number_in_order() {
     for n in 1..=10 {
         assert_eq!(db.ask(&format!("SET k{n} v PX {n}")), "OK");
     }
-    assert_eq!(db.store.next_due_ms(), Some(START_MS + 1));
-    db.pass(5);
-    assert_eq!((db.store.len(), db.store.next_due_ms()), (7, Some(START_MS + 4)));
+    assert_eq!(db.store.next_due_ms(), Some(START_MS + Ms(1)));
+    db.pass(Ms(5));
+    assert_eq!((db.store.len(), db.store.next_due_ms()), (7, Some(START_MS + Ms(4))));
     db.store.begin(START_MS); // time never goes back
-    assert_eq!((db.store.len(), db.store.time_ms()), (5, START_MS + 5));
-    db.pass(0);
-    assert_eq!((db.store.len(), db.store.next_due_ms()), (5, Some(START_MS + 6)));
+    assert_eq!((db.store.len(), db.store.time_ms()), (5, START_MS + Ms(5)));
+    db.pass(Ms(0));
+    assert_eq!((db.store.len(), db.store.next_due_ms()), (5, Some(START_MS + Ms(6))));
 }
 
 #[test]
 fn a_reader_waits_where_the_leaders_clock_is_ahead() {
     let mut db = Db::new();
     db.play("MSET a 1 b 2 -> OK\nPEXPIRE a 100 -> 1");
-    db.now_ms += 99;
+    db.now_ms += Ms(99);
     assert_eq!(db.read("GET a").as_deref(), Ok("\"1\""));
     assert_eq!(db.read("PTTL a").as_deref(), Ok("1"));
     assert_eq!(db.read("DBSIZE").as_deref(), Ok("2"));
-    db.now_ms += 1;
+    db.now_ms += Ms(1);
     for request in
         ["GET a", "MGET b a", "PTTL a", "DBSIZE", "KEYS *", "SCAN 0", "EXISTS a", "CLUSTER COUNTKEYSINSLOT 15495"]
     {
@@ -200,7 +201,7 @@ fn due_keys_do_not_pile_up_under_a_stream_of_new_ones() {
         for k in 0..10 {
             db.ask(&format!("SET {n}:{k} v PX 5"));
         }
-        db.pass(1);
+        db.pass(Ms(1));
     }
     assert!(db.store.len() < 100, "{}", db.store.len());
 }
@@ -208,17 +209,17 @@ fn due_keys_do_not_pile_up_under_a_stream_of_new_ones() {
 #[test]
 fn durations_count_from_the_time_of_the_value_and_not_from_any_other_clock() {
     let mut db = Db::new();
-    let asked_at = |db: &mut Db, clock_ms: u64, request: &str| {
+    let asked_at = |db: &mut Db, clock_ms: Ms, request: &str| {
         let real_ms = std::mem::replace(&mut db.now_ms, clock_ms);
         let reply = db.ask(request);
         db.now_ms = real_ms;
         reply
     };
     // The clock of the asked node is eight hours slow or fast. The store does not notice.
-    for clock_ms in [START_MS - 28_800_000, START_MS + 28_800_000] {
+    for clock_ms in [START_MS - Ms(28_800_000), START_MS + Ms(28_800_000)] {
         for request in ["SET a 1 EX 30", "SETEX a 30 1", "SET a 1 PX 30000", "PSETEX a 30000 1"] {
             assert_eq!(asked_at(&mut db, clock_ms, request), "OK");
-            db.play(&format!("PTTL a -> 30000\nPEXPIRETIME a -> {}\nDEL a -> 1", START_MS + 30_000));
+            db.play(&format!("PTTL a -> 30000\nPEXPIRETIME a -> {}\nDEL a -> 1", START_MS + Ms(30_000)));
         }
         for request in ["EXPIRE a 30", "PEXPIRE a 30000 NX", "GETEX a EX 30", "GETEX a PX 30000"] {
             db.play("SET a 1 -> OK");

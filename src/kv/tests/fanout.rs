@@ -8,7 +8,7 @@ use crate::kv::reply::Reply;
 use crate::kv::table::{FanOut, lookup};
 use crate::kv::{ParseContext, Store, StoreLimits, parse, stored_reply};
 use crate::routing::slots_of;
-use groups::GroupId;
+use groups::{GroupId, Ms};
 
 /// A database of several groups, asked as a node asks them.
 struct Groups(Vec<Store>);
@@ -199,7 +199,7 @@ fn the_table_says_how_each_command_spreads() {
     for request in requests.split('|') {
         let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
         let spec = lookup(&words).unwrap();
-        let command = parse(spec, &words, ParseContext { cluster_ms: 0, durations: true, seed: 0 }).unwrap();
+        let command = parse(spec, &words, ParseContext { cluster_ms: Ms(0), durations: true, seed: 0 }).unwrap();
         let everywhere = command.spans_database();
         let plan = plan(command, 16, GroupId(0));
         let expected = match spec.fan_out {

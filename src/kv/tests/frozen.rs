@@ -5,11 +5,12 @@ use crate::kv::block::{BlockWriter, end_block, head_block};
 use crate::kv::{BlockCheck, BlockError, Installation, KeyPosition, Store, StoreLimits};
 use crate::rng::Rng;
 use crate::routing::SLOTS;
+use groups::Ms;
 use proptest::prelude::*;
 
 /// Returns limits with few sessions, so that sessions are evicted while the store is frozen.
 fn limits() -> StoreLimits {
-    StoreLimits { sessions_max: 12, session_ttl_ms: 5_000, session_reply_bytes_max: 64, ..StoreLimits::default() }
+    StoreLimits { sessions_max: 12, session_ttl_ms: Ms(5_000), session_reply_bytes_max: 64, ..StoreLimits::default() }
 }
 
 /// A source of random commands over a few keys, some of them in sessions.
@@ -52,7 +53,7 @@ impl Traffic {
         let pick = self.rng.below(1_000);
         if pick < 20 {
             let ms = self.rng.below(300);
-            return dbs.iter_mut().for_each(|db| db.pass(ms));
+            return dbs.iter_mut().for_each(|db| db.pass(Ms(ms)));
         }
         let request = match pick {
             20 => "FLUSHALL".to_owned(),

@@ -21,14 +21,15 @@ use super::table::lookup;
 use super::{ExpiryPending, ParseContext, Store, StoreLimits, parse};
 use crate::routing::SLOTS;
 use bytes::BytesMut;
+use groups::Ms;
 
 pub(super) const HASH_KEY: [u8; 16] = *b"0123456789abcdef";
-pub(super) const START_MS: u64 = 1_700_000_000_000;
+pub(super) const START_MS: Ms = Ms(1_700_000_000_000);
 
 /// A store that owns every slot, and the clock of the node that asks it.
 pub(super) struct Db {
     pub(super) store: Store,
-    pub(super) now_ms: u64,
+    pub(super) now_ms: Ms,
 }
 
 impl Db {
@@ -69,7 +70,7 @@ impl Db {
     }
 
     /// Advances the clock of the node and the time of the log.
-    pub(super) fn pass(&mut self, ms: u64) {
+    pub(super) fn pass(&mut self, ms: Ms) {
         self.now_ms += ms;
         self.store.begin(self.now_ms);
     }

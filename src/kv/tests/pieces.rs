@@ -6,7 +6,7 @@ use super::super::session::SessionId;
 use super::super::{CommandProgress, Store};
 use super::{Db, START_MS, show};
 use bytes::BytesMut;
-use groups::WorkBudget;
+use groups::{Ms, WorkBudget};
 use proptest::prelude::*;
 
 /// Applies a command one step at a time. Returns its reply and the number of pieces.
@@ -25,7 +25,7 @@ fn apply_each_way(requests: &[(u64, String)]) -> Vec<String> {
     let (mut whole, mut divided, mut mute) = (Db::new(), Db::new(), Db::new());
     let mut replies = Vec::new();
     for (pause_ms, request) in requests {
-        [&mut whole, &mut divided, &mut mute].into_iter().for_each(|db| db.pass(*pause_ms));
+        [&mut whole, &mut divided, &mut mute].into_iter().for_each(|db| db.pass(Ms(*pause_ms)));
         let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
         let Ok(body) = whole.body(&words) else { continue };
         let reply = show(&whole.store.apply(&body));
@@ -66,7 +66,7 @@ fn a_walk_goes_on_while_keys_come_and_go() {
     let (mut progress, mut turn) = (CommandProgress::default(), 0);
     let found = loop {
         turn += 1;
-        match db.store.read_some(&body, 0, &mut progress, &mut WorkBudget::steps(10)) {
+        match db.store.read_some(&body, Ms(0), &mut progress, &mut WorkBudget::steps(10)) {
             Ok(Some(reply)) => break show(&reply),
             Ok(None) => {}
             Err(due) => panic!("{due:?}"),
@@ -92,8 +92,11 @@ fn pages_of_scan_end_where_they_cost_enough() {
         let pattern = format!("*{}b*0", "[ac]".repeat(1_000));
         let body = db.body(&[b"SCAN", cursor.as_bytes(), b"COUNT", b"10000", b"MATCH", pattern.as_bytes()]).unwrap();
         let mut work = WorkBudget::steps(1 << 20);
-        let page =
-            db.store.read_some(&body, 0, &mut CommandProgress::default(), &mut work).unwrap().map(|reply| show(&reply));
+        let page = db
+            .store
+            .read_some(&body, Ms(0), &mut CommandProgress::default(), &mut work)
+            .unwrap()
+            .map(|reply| show(&reply));
         let page = page.expect("a page is not divided");
         assert!((1 << 20) - work.left() <= 30 << 10, "{} steps", (1 << 20) - work.left());
         found += page.matches("aaa").count();
@@ -148,7 +151,7 @@ proptest! {
 #[test]
 fn transactions_and_sessions_come_to_the_same() {
     let (mut whole, mut divided, mut mute) = (Db::new(), Db::new(), Db::new());
-    let mut apply = |pause_ms: u64, body: &[u8]| {
+    let mut apply = |pause_ms: Ms, body: &[u8]| {
         [&mut whole, &mut divided, &mut mute].into_iter().for_each(|db| db.pass(pause_ms));
         let reply = show(&whole.store.apply(body));
         let (in_turns, pieces) = in_pieces(&mut divided.store, body, true);
@@ -168,18 +171,18 @@ fn transactions_and_sessions_come_to_the_same() {
     // Enough keys fall due that every command of a transaction removes some.
     for n in 0..300_u32 {
         let key = n.to_string().into_bytes();
-        let set = Set { expiry: SetExpiry::New(When::At(START_MS + 100)), ..Set::plain(&key, b"v") };
-        apply(0, &body(&Command::Set(set)));
+        let set = Set { expiry: SetExpiry::New(When::At(START_MS + Ms(100))), ..Set::plain(&key, b"v") };
+        apply(Ms(0), &body(&Command::Set(set)));
     }
     let reads = || vec![Command::Keys(b"*"), Command::DbSize, Command::MGet(vec![b"a", b"b"]), Command::Get(b"a")];
-    assert_eq!(apply(200, &body(&Command::Exec(reads()))).0, "[[] 0 [nil nil] nil]");
+    assert_eq!(apply(Ms(200), &body(&Command::Exec(reads()))).0, "[[] 0 [nil nil] nil]");
     let mut commands = vec![Command::MSet(vec![(b"a", b"1"), (b"b", b"2")])];
     commands.extend(reads());
     commands.extend([Command::Del(vec![b"a", b"b", b"c"]), Command::DbSize, Command::Flush]);
-    let (reply, pieces) = apply(0, &body(&Command::Exec(commands)));
+    let (reply, pieces) = apply(Ms(0), &body(&Command::Exec(commands)));
     assert_eq!(reply, "[OK [\"b\" \"a\"] 2 [\"1\" \"2\"] \"1\" 2 0 OK]");
     assert!(pieces > 8, "{pieces} pieces");
-    let (id, _) = apply(0, &body(&Command::SessionNew));
+    let (id, _) = apply(Ms(0), &body(&Command::SessionNew));
     let session = SessionId::parse(id.trim_matches('"').as_bytes()).unwrap();
     for (number, command) in
         [Command::MSet(vec![(b"a", b"1"), (b"b", b"2")]), Command::Keys(b"*"), Command::Del(vec![b"a", b"b"])]
@@ -188,7 +191,7 @@ fn transactions_and_sessions_come_to_the_same() {
     {
         let once = Once { session, number: number as u64 + 1, fingerprint: 7, command };
         let body = body(&Command::Once(Box::new(once)));
-        let first = apply(0, &body);
-        assert_eq!(apply(0, &body), (first.0, 1), "the first reply again");
+        let first = apply(Ms(0), &body);
+        assert_eq!(apply(Ms(0), &body), (first.0, 1), "the first reply again");
     }
 }

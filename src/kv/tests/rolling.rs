@@ -1,6 +1,7 @@
 //! The rolling digest, which continues with every change, and the changes that it tells apart.
 
 use super::Db;
+use groups::Ms;
 
 /// Requests: one for both stores, then a different one for each store.
 const PAIRS: &[(&str, &str, &str)] = &[
@@ -63,12 +64,12 @@ fn keys_that_are_due_go_out_of_it_with_the_time_of_the_log() {
     let mut one = Db::new();
     one.ask("SET k 1 PX 5");
     let before = one.store.rolling_digest();
-    one.pass(10);
+    one.pass(Ms(10));
     let mut other = Db::new();
     other.ask("SET k 1 PX 5");
     assert_eq!(other.store.rolling_digest(), before);
-    other.pass(4);
-    other.pass(6);
+    other.pass(Ms(4));
+    other.pass(Ms(6));
     assert_eq!(one.store.digest(), other.store.digest());
     assert_ne!(one.store.rolling_digest(), other.store.rolling_digest());
 }

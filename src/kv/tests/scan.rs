@@ -5,11 +5,12 @@ use crate::kv::command::{Command, Scan};
 use crate::kv::reply::Reply;
 use crate::kv::{Store, StoreLimits};
 use crate::routing::{SLOTS, slot};
+use groups::Ms;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Returns the cursor of the next page, and the keys of this page.
 fn page(store: &Store, scan: Scan<'_>) -> (u64, Vec<String>) {
-    let Ok(Reply::Array(mut parts)) = store.read(&encoded(&Command::Scan(scan)), 0) else { panic!("a page") };
+    let Ok(Reply::Array(mut parts)) = store.read(&encoded(&Command::Scan(scan)), Ms(0)) else { panic!("a page") };
     let (Some(Reply::Strings(keys)), Some(Reply::Bulk(cursor))) = (parts.pop(), parts.pop()) else { panic!("a page") };
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     (text(&cursor).parse().unwrap(), keys.iter().map(text).collect())
@@ -95,7 +96,7 @@ fn a_random_key_is_chosen_by_the_seed_alone() {
     for n in 0..1_000 {
         db.ask(&format!("SET k{n} 1"));
     }
-    let draw = |store: &Store, seed| match store.read(&encoded(&Command::RandomKey(seed)), 0) {
+    let draw = |store: &Store, seed| match store.read(&encoded(&Command::RandomKey(seed)), Ms(0)) {
         Ok(Reply::Bulk(key)) => key.into_owned(),
         other => panic!("{other:?}"),
     };

@@ -3,6 +3,7 @@
 use super::Db;
 use crate::kv::StoreLimits;
 use crate::kv::session::SessionId;
+use groups::Ms;
 
 const EXPIRED: &str = "ONCEEXPIRED the command was not executed now, but may have been executed before";
 const UNKNOWN: &str = "ERR unknown session: open one with SESSION NEW";
@@ -34,7 +35,7 @@ fn a_relative_expiry_sent_again_is_the_same_command() {
     let mut db = Db::new();
     let id = session(&mut db);
     assert_eq!(db.ask(&format!("ONCE {id} 1 SET a 1 EX 100")), "OK");
-    db.pass(10_000);
+    db.pass(Ms(10_000));
     assert_eq!(db.ask(&format!("once {id} 1 set a 1 EX 100")), "OK");
     assert_eq!(db.ask("TTL a"), "90");
     assert_eq!(
@@ -105,14 +106,14 @@ fn wrong_requests_are_not_executed() {
 
 #[test]
 fn an_old_session_is_refused_and_forgotten() {
-    let mut db = Db::with(StoreLimits { session_ttl_ms: 1_000, ..StoreLimits::default() });
+    let mut db = Db::with(StoreLimits { session_ttl_ms: Ms(1_000), ..StoreLimits::default() });
     let id = session(&mut db);
     assert_eq!(db.ask(&format!("ONCE {id} 1 INCR n")), "1");
-    db.pass(999);
+    db.pass(Ms(999));
     assert_eq!(db.ask(&format!("ONCE {id} 1 INCR n")), "1");
     let bytes = db.store.sessions.bytes();
     assert!(bytes > 0);
-    db.pass(1);
+    db.pass(Ms(1));
     assert_eq!(db.ask(&format!("ONCE {id} 1 INCR n")), EXPIRED);
     assert_eq!(db.ask(&format!("ONCE {id} 2 INCR n")), EXPIRED);
     assert_eq!(db.store.sessions.bytes(), 0);
@@ -123,7 +124,7 @@ fn eviction_refuses_whoever_might_have_been_forgotten() {
     let mut db = Db::with(StoreLimits { sessions_max: 2, ..StoreLimits::default() });
     let mut born = Vec::new();
     for _ in 0..3 {
-        db.pass(10);
+        db.pass(Ms(10));
         born.push(session(&mut db));
     }
     let unused = session(&mut db); // born together with the third
@@ -140,7 +141,7 @@ fn eviction_refuses_whoever_might_have_been_forgotten() {
     assert_eq!(db.ask(&format!("ONCE {} 1 INCR n", born[1])), EXPIRED);
     assert_eq!(db.ask(&format!("ONCE {} 1 INCR n", born[2])), "2");
     // The third and the unused session were born in the same millisecond. So one eviction refuses both.
-    db.pass(10);
+    db.pass(Ms(10));
     let fresh = session(&mut db);
     assert_eq!(db.ask(&format!("ONCE {fresh} 1 INCR n")), "5");
     for id in [&born[2], &unused] {
@@ -168,7 +169,7 @@ fn kept_replies_are_bounded_in_bytes() {
     let too_long = "ERR the command was executed before; its reply was too long to keep";
     assert_eq!(db.ask(&format!("ONCE {id} 2 GETSET a y")), too_long);
     assert_eq!(db.ask("GET a"), "\"y\"");
-    db.pass(1);
+    db.pass(Ms(1));
     let second = session(&mut db);
     for n in 1..=9 {
         assert_eq!(db.ask(&format!("ONCE {second} {n} ECHO {}", "z".repeat(20))), format!("\"{}\"", "z".repeat(20)));

@@ -7,7 +7,7 @@ use super::super::{BlockCheck, BlockError, Installation, Store};
 use super::{Db, HASH_KEY, decode, encoded, show};
 use crate::kv::StoreLimits;
 use crate::routing::SLOTS;
-use groups::WorkBudget;
+use groups::{Ms, WorkBudget};
 
 const UPLOAD: UploadId = UploadId { node: 1, start: 2, number: 3 };
 
@@ -94,7 +94,7 @@ fn a_command_in_parts_does_what_it_does_at_once() {
         assert_eq!(divided.store.len(), whole.store.len());
     }
     // KEEPTTL kept the time to live, and `other` expires in both stores.
-    [&mut whole, &mut divided].into_iter().for_each(|db| db.pass(10_000));
+    [&mut whole, &mut divided].into_iter().for_each(|db| db.pass(Ms(10_000)));
     assert_eq!((whole.ask("EXISTS other k"), divided.ask("EXISTS other k")), ("1".to_owned(), "1".to_owned()));
 }
 
@@ -174,9 +174,9 @@ fn uploads_are_bounded_and_what_their_origin_forgot_is_dropped() {
     assert_eq!(begin(&mut db, 2, 1, 2, 5), ok);
     assert_eq!(begin(&mut db, 2, 1, 3, 5), ok);
     assert_eq!(begin(&mut db, 2, 1, 4, 5), busy, "too many");
-    db.pass(59_000);
+    db.pass(Ms(59_000));
     let before = db.store.bytes();
-    db.pass(1_000);
+    db.pass(Ms(1_000));
     assert_eq!(before - db.store.bytes(), 15, "all three are dropped");
     assert_eq!(begin(&mut db, 2, 1, 4, 5), ok);
 }
@@ -190,9 +190,9 @@ fn an_upload_without_a_part_for_ten_seconds_yields_to_another_that_needs_its_roo
         apply(&mut db.store, &Command::UploadPart(part))
     };
     assert_eq!((part(&mut db, 1, 200, 0), part(&mut db, 2, 200, 0)), (ok.clone(), ok.clone()));
-    db.pass(9_999);
+    db.pass(Ms(9_999));
     assert_eq!((part(&mut db, 2, 200, 5), part(&mut db, 3, 100, 0)), (ok.clone(), busy.clone()));
-    db.pass(1);
+    db.pass(Ms(1));
     assert_eq!(part(&mut db, 3, 300, 0), busy, "the upload of node 2 goes on, and leaves too little room");
     assert_eq!((part(&mut db, 1, 200, 5), part(&mut db, 2, 200, 10)), (lost, ok.clone()));
     assert_eq!(part(&mut db, 3, 200, 0), ok);

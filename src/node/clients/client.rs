@@ -8,7 +8,7 @@ use crate::admin::client::ClientInfo;
 use crate::config::{CLIENT_BURST_BYTES, CLIENT_OUTPUT_BYTES, REPLIES_MAX};
 use crate::kv::reply::Reply;
 use crate::node::ticket::ClientTicket;
-use groups::{GroupId, NodeId};
+use groups::{GroupId, Ms, NodeId};
 use net::event::ConnectionId;
 use net::outbound::Outbound;
 use net::resp::request::RequestParser;
@@ -57,7 +57,7 @@ pub(super) struct Client {
     pub(super) paused: bool,
     pub(super) blocked: Option<BlockReason>,
     /// Start of the period in which the client was paused, perhaps repeatedly, and none of its requests was taken.
-    pub(super) waits_since_ms: Option<u64>,
+    pub(super) waits_since_ms: Option<Ms>,
     /// Bytes of requests that waited unread for as long as the client timeout, because too many other commands are in
     /// flight.
     pub(super) late_bytes: usize,
@@ -90,7 +90,7 @@ impl Client {
         addr: SocketAddr,
         listen: SocketAddr,
         parser: RequestParser,
-        now_ms: u64,
+        now_ms: Ms,
     ) -> Client {
         Client {
             connection,
@@ -120,7 +120,7 @@ impl Client {
 
     /// Begins an input: `bytes` wait to be read, and `unsent` bytes of replies wait to be written. Returns the number
     /// of bytes that are new since the last call.
-    pub(super) fn begin_input(&mut self, bytes: usize, unsent: usize, now_ms: u64) -> usize {
+    pub(super) fn begin_input(&mut self, bytes: usize, unsent: usize, now_ms: Ms) -> usize {
         (self.unsent, self.resumed, self.info.last_input_ms) = (unsent, false, now_ms);
         bytes.saturating_sub(self.held)
     }
@@ -173,7 +173,7 @@ impl Client {
     }
 
     /// Returns true if the client has sent nothing for `limit_ms`, and waits for nothing.
-    pub(super) fn is_idle(&self, now_ms: u64, limit_ms: u64) -> bool {
+    pub(super) fn is_idle(&self, now_ms: Ms, limit_ms: Ms) -> bool {
         let is_due = now_ms >= self.info.last_input_ms.saturating_add(limit_ms);
         is_due && self.replies.is_empty() && !self.paused && !self.leaving
     }

@@ -33,7 +33,7 @@ use crate::kv::fanout::NOT_SERVED;
 use crate::kv::reply::Reply;
 use bytes::{Buf, Bytes, BytesMut};
 use client::{BlockReason, Client, RequestOutcome};
-use groups::{SplitMix64, WorkBudget};
+use groups::{Ms, SplitMix64, WorkBudget};
 use net::event::ConnectionId;
 use net::outbound::Outbound;
 use net::resp::request::{RequestError, RequestLimits, RequestParser};
@@ -44,7 +44,7 @@ use waits::Waits;
 /// Maximum bytes of memory that a client's empty output may keep.
 const IDLE_OUTPUT_BYTES: usize = 64 << 10;
 /// Interval between searches for idle clients.
-const IDLE_LOOK_MS: u64 = 1_000;
+const IDLE_LOOK_MS: Ms = Ms(1_000);
 
 /// All clients.
 pub(super) struct Clients {
@@ -66,7 +66,7 @@ pub(super) struct Clients {
     intake: WorkBudget,
     /// Random numbers, for RANDOMKEY and for the group that issues a session.
     draw: SplitMix64,
-    idle_looked_ms: u64,
+    idle_looked_ms: Ms,
 }
 
 impl Clients {
@@ -90,7 +90,7 @@ impl Clients {
             waits: Waits::default(),
             intake: WorkBudget::steps(config.turn_steps),
             draw: SplitMix64::new(config.seed ^ 0x5DEE_CE66_D1CE_4E5B),
-            idle_looked_ms: 0,
+            idle_looked_ms: Ms(0),
         }
     }
 
@@ -314,14 +314,14 @@ impl Clients {
     }
 
     /// Applies time limits: closes idle clients, and serves or refuses requests that have waited unread for too long.
-    pub(super) fn tick(&mut self, node: &mut impl Backend, now_ms: u64) {
+    pub(super) fn tick(&mut self, node: &mut impl Backend, now_ms: Ms) {
         self.wake_late(node, now_ms);
         self.close_idle(node, now_ms);
     }
 
     /// Resumes clients whose requests have waited unread for as long as the client timeout. The requests are then
     /// carried out, or refused.
-    fn wake_late(&mut self, node: &mut impl Backend, now_ms: u64) {
+    fn wake_late(&mut self, node: &mut impl Backend, now_ms: Ms) {
         let limit_ms = node.config().client_timeout_ms;
         for id in self.watched.clone() {
             let Some(client) = self.table.find(id) else { continue };
@@ -334,9 +334,9 @@ impl Clients {
     }
 
     /// Closes idle clients: no request for `idle_ms_max` (CONFIG SET timeout), and no reply outstanding.
-    fn close_idle(&mut self, node: &mut impl Backend, now_ms: u64) {
+    fn close_idle(&mut self, node: &mut impl Backend, now_ms: Ms) {
         let limit_ms = node.config().idle_ms_max;
-        if limit_ms == 0 || now_ms < self.idle_looked_ms + IDLE_LOOK_MS {
+        if limit_ms == Ms(0) || now_ms < self.idle_looked_ms + IDLE_LOOK_MS {
             return;
         }
         self.idle_looked_ms = now_ms;
@@ -355,7 +355,7 @@ impl Clients {
 
     /// Resumes paused clients if there is room for their requests now. Closes ending clients that have all their
     /// replies.
-    pub(super) fn resume(&mut self, node: &mut impl Backend, now_ms: u64) {
+    pub(super) fn resume(&mut self, node: &mut impl Backend, now_ms: Ms) {
         if self.watched.is_empty() {
             return;
         }

@@ -9,6 +9,7 @@ use crate::kv::table::{self, Class, Spec, Verb};
 use crate::kv::{ParseContext, parse};
 use crate::node::ticket::Ticket;
 use bytes::Bytes;
+use groups::Us;
 use net::resp::request::RequestParser;
 
 /// Maximum number of words for which the list of a request's words needs no heap allocation.
@@ -75,7 +76,7 @@ impl Clients {
             Class::Connection | Class::Admin | Class::Cluster => {
                 let reply = self.own(client, spec, request, node, time);
                 self.intake.spend(reply.bytes() / OWN_BYTES_PER_STEP);
-                node.stats().called(spec.verb as usize, 0, matches!(reply, Reply::Error(_)));
+                node.stats().called(spec.verb as usize, Us(0), matches!(reply, Reply::Error(_)));
                 client.answer_counted(&reply, node);
             }
         }
@@ -129,7 +130,7 @@ impl Client {
 /// Carries out `PAXOI LEADER MOVE group node`. The reply comes when the group has moved, or when its time limit is
 /// over.
 fn move_leader(client: &mut Client, words: &[&[u8]], node: &mut impl Backend, time: Time) {
-    node.stats().called(Verb::PaxoiLeader as usize, 0, false);
+    node.stats().called(Verb::PaxoiLeader as usize, Us(0), false);
     match node.check_move(words, time) {
         Ok(wanted) => node.ask_move(wanted, Ticket::Client(client.expect()), time),
         Err(reply) => client.answer_counted(&reply, node),

@@ -55,7 +55,7 @@ impl Backend for Rest {
         false
     }
     fn parse_context(&self, seed: u64, _time: Time) -> ParseContext {
-        ParseContext { cluster_ms: 1_000, durations: true, seed }
+        ParseContext { cluster_ms: Ms(1_000), durations: true, seed }
     }
     fn admin(&mut self, spec: &Spec, _words: &[&[u8]], clients: ClientsView, _time: Time) -> Reply<'static> {
         self.admin_calls += 1;
@@ -264,7 +264,7 @@ fn a_request_that_waits_for_a_full_group_for_too_long_is_refused() {
     assert_eq!(harness.told(ConnectionId(1)), "+OK");
     harness.rest.full.push(group);
     harness.send(ConnectionId(1), "SET a 2 | SET a 3");
-    harness.time.mono_us += harness.rest.config.client_timeout_ms * 1_000;
+    harness.time.mono_us += harness.rest.config.client_timeout_ms.to_us();
     harness.clients.tick(&mut harness.rest, harness.time.mono_ms());
     assert!(harness.rest.outputs.drain(..).any(|output| matches!(output, Output::Resume(ConnectionId(1)))));
     assert_eq!(harness.read(ConnectionId(1)), "-CLUSTERDOWN Hash slot not served -CLUSTERDOWN Hash slot not served");
@@ -343,6 +343,6 @@ fn one_client_too_many_is_told_so_and_goes() {
     harness.rest.config.max_clients = 1;
     harness.admit(ConnectionId(2));
     assert_eq!(harness.told(ConnectionId(2)), "-ERR max number of clients reached");
-    harness.clients.resume(&mut harness.rest, 0);
+    harness.clients.resume(&mut harness.rest, Ms(0));
     assert!(matches!(harness.rest.outputs[..], [Output::Close(ConnectionId(2), Close::AfterFlush)]));
 }

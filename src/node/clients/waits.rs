@@ -11,12 +11,12 @@ use crate::kv::reply::Reply;
 use crate::kv::table::{Spec, Verb};
 use crate::node::ticket::{ClientTicket, RequestNumber};
 use crate::storage::wal::Lsn;
-use groups::{GroupId, Instance};
+use groups::{GroupId, Instance, Ms, Us};
 use net::event::ConnectionId;
 use std::borrow::Cow;
 
 /// Interval in milliseconds between questions to the members, on behalf of all waiting clients.
-const WAIT_ASK_MS: u64 = 20;
+const WAIT_ASK_MS: Ms = Ms(20);
 /// Maximum groups of all waiting clients together. Beyond it a WAIT is answered at once with the present count.
 const WAIT_GROUPS_MAX: usize = 1 << 16;
 
@@ -46,7 +46,7 @@ struct Wait {
     ticket: ClientTicket,
     wanted: Wanted,
     /// `None`: no time limit.
-    deadline_ms: Option<u64>,
+    deadline_ms: Option<Ms>,
     /// The LSN up to which this node's log must be durable to hold everything that the node had applied.
     lsn: Lsn,
     /// The groups in which the client wrote, each with its first instance that was not applied yet.
@@ -59,7 +59,7 @@ pub(super) struct Waits {
     open: Vec<Wait>,
     /// Number of groups of all waits together.
     groups: usize,
-    asked_ms: u64,
+    asked_ms: Ms,
 }
 
 impl Clients {
@@ -77,7 +77,7 @@ impl Clients {
         if !client.replies.is_empty() {
             return RequestOutcome::Again(BlockReason::Replies);
         }
-        node.stats().called(spec.verb as usize, 0, false);
+        node.stats().called(spec.verb as usize, Us(0), false);
         let wanted = match wanted(spec, words) {
             Ok(wanted) => wanted,
             Err(error) => {
@@ -92,7 +92,7 @@ impl Clients {
             client.answer_counted(&reply, node);
             return RequestOutcome::Taken;
         }
-        let timeout_ms = Some(wanted.timeout_ms).filter(|ms| *ms > 0);
+        let timeout_ms = Some(wanted.timeout_ms).filter(|ms| *ms > Ms(0));
         wait.deadline_ms = timeout_ms.map(|ms| time.mono_ms().saturating_add(ms));
         wait.ticket = client.expect();
         (client.blocked, client.info.blocked) = (Some(BlockReason::Replies), true);

@@ -10,14 +10,14 @@ use crate::node::Output;
 use crate::node::links::{is_contact, removed, send_alone};
 use crate::node::peers::Roster;
 use crate::node::wire::{Admission, Hello, NodeMessage, Refusal};
-use groups::NodeId;
 use groups::membership::MemberInfo;
+use groups::{Ms, NodeId};
 use net::event::ConnectionId;
 
 /// Maximum number of nodes that wait to join at one member.
 const WAITING_MAX: usize = 64;
 /// Time after which a waiting node that has not repeated its hello is forgotten.
-const WAITING_MS_MAX: u64 = 10_000;
+const WAITING_MS_MAX: Ms = Ms(10_000);
 
 /// State of joining, on both sides.
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ pub(super) struct Joining {
 struct Waiting {
     info: MemberInfo,
     connection: Option<ConnectionId>,
-    seen_ms: u64,
+    seen_ms: Ms,
 }
 
 impl Joining {
@@ -55,7 +55,7 @@ impl Joining {
     }
 
     /// At a member: forgets the nodes that have not repeated their hello in time.
-    pub(super) fn tick(&mut self, now_ms: u64) {
+    pub(super) fn tick(&mut self, now_ms: Ms) {
         self.waiting.retain(|waiting| now_ms < waiting.seen_ms + WAITING_MS_MAX);
     }
 

@@ -10,27 +10,27 @@ use crate::node::peers::{Peer, Roster};
 use crate::node::wire::NodeMessage;
 use crate::plural::plural;
 use groups::membership::{ChangeKind, MemberInfo};
-use groups::{Counter, Group, GroupId, MembershipChange, NodeId};
+use groups::{Counter, Group, GroupId, MembershipChange, Ms, NodeId};
 
 /// Maximum number of groups with a change in flight.
 const CHANGES_MAX: usize = 32;
 /// A change is given up if it makes no progress and its command is not repeated for this long.
-const PATIENCE_MS: u64 = 30_000;
+const PATIENCE_MS: Ms = Ms(30_000);
 /// Interval at which the members are asked for their positions, while a change or a LIST needs them.
-const POSITION_QUERY_MS: u64 = 200;
+const POSITION_QUERY_MS: Ms = Ms(200);
 /// Maximum age of the positions that a member has reported.
-const POSITIONS_MS_MAX: u64 = 2_000;
+const POSITIONS_MS_MAX: Ms = Ms(2_000);
 /// A learner gets a vote if it lacks at most this many instances: it has the rest before the next election.
 const LAG_MAX: u64 = 64;
 /// Time after a LIST during which the node keeps asking the members for their positions.
-const LISTED_MS: u64 = 3_000;
+const LISTED_MS: Ms = Ms(3_000);
 
 /// The change that this node carries out, if any.
 #[derive(Debug, Default)]
 pub(in crate::node) struct MemberChanges {
     job: Option<Job>,
-    asked_ms: u64,
-    listed_ms: Option<u64>,
+    asked_ms: Ms,
+    listed_ms: Option<Ms>,
 }
 
 #[derive(Debug)]
@@ -42,7 +42,7 @@ struct Job {
     submitted: Vec<(GroupId, Counter)>,
     done: usize,
     waits_for: String,
-    active_ms: u64,
+    active_ms: Ms,
 }
 
 /// The change that the operator asked for.

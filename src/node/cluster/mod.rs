@@ -23,7 +23,7 @@ use crate::identity::{BirthRecord, Identity};
 use crate::kv::reply::Reply;
 use birth::Birth;
 use groups::membership::MemberInfo;
-use groups::{Effect, Group, GroupId, NodeId};
+use groups::{Effect, Group, GroupId, Ms, NodeId};
 use joining::Joining;
 use members::MemberChanges;
 use net::event::ConnectionId;
@@ -36,7 +36,7 @@ pub(super) struct Cluster {
     birth: Birth,
     joining: Joining,
     /// Start of the period in which this node is removed from all groups and reaches a majority; see `tick_removed`.
-    removed_ms: Option<u64>,
+    removed_ms: Option<Ms>,
     changing: MemberChanges,
     placement: Placement,
 }
@@ -155,7 +155,7 @@ impl Cluster {
     }
 
     /// Applies the time limits of nodes that wait to join.
-    pub(super) fn tick_joining(&mut self, now_ms: u64) {
+    pub(super) fn tick_joining(&mut self, now_ms: Ms) {
         self.joining.tick(now_ms);
     }
 
@@ -208,7 +208,7 @@ impl Cluster {
     }
 
     /// Asks for the move of a group's leadership. The reply comes by the ticket.
-    pub(super) fn ask_move(&mut self, wanted: (GroupId, NodeId), ticket: Ticket, deadline_ms: u64) {
+    pub(super) fn ask_move(&mut self, wanted: (GroupId, NodeId), ticket: Ticket, deadline_ms: Ms) {
         self.placement.ask(wanted, ticket, deadline_ms);
     }
 

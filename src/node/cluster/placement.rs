@@ -14,7 +14,7 @@ use crate::node::engine::Ports;
 use crate::node::peers::Peer;
 use crate::node::ticket::Ticket;
 use crate::node::wire::{LeaderMove, LeaderMoveReply, NodeMessage};
-use groups::{Ballot, GroupId, NodeId};
+use groups::{Ballot, GroupId, Ms, NodeId};
 use std::borrow::Cow;
 
 /// Maximum bytes of the reason why a group was not moved. The rest of the message is small.
@@ -22,12 +22,12 @@ const REASON_BYTES_MAX: usize = 500;
 const _: () = assert!(REASON_BYTES_MAX + 64 < NODE_MESSAGE_BYTES_MAX);
 
 /// Interval at which a leader is asked again for a move: the request or the answer can be lost with a connection.
-const ASK_AGAIN_MS: u64 = 1_000;
+const ASK_AGAIN_MS: Ms = Ms(1_000);
 
 /// State of placement at this node: its drain, and the moves.
 #[derive(Default)]
 pub(in crate::node) struct Placement {
-    handed_ms: u64,
+    handed_ms: Ms,
     /// True while this node is drained: it should lead no group.
     draining: bool,
     /// True after this node has given up its groups because its disk is worse than the others'.
@@ -45,9 +45,9 @@ struct RequestedMove {
     group: GroupId,
     to: NodeId,
     ticket: Ticket,
-    deadline_ms: u64,
+    deadline_ms: Ms,
     /// The leader that was asked last, and the time to ask it again.
-    last_asked: Option<(Ballot, u64)>,
+    last_asked: Option<(Ballot, Ms)>,
 }
 
 /// A move of a group that this node carries out as its leader.
@@ -57,9 +57,9 @@ struct Moving {
     /// The node that asked, and its number for the move.
     asker: NodeId,
     number: u64,
-    deadline_ms: u64,
+    deadline_ms: Ms,
     /// Time of the next invitation to `to`.
-    again_ms: u64,
+    again_ms: Ms,
     /// True if `to` has said that it lacks values of the group.
     behind: bool,
 }
@@ -75,7 +75,7 @@ impl Placement {
     }
 
     /// Notes that a client waits until `to` leads `group`. The next tick asks the group's leader.
-    pub(in crate::node) fn ask(&mut self, (group, to): (GroupId, NodeId), ticket: Ticket, deadline_ms: u64) {
+    pub(in crate::node) fn ask(&mut self, (group, to): (GroupId, NodeId), ticket: Ticket, deadline_ms: Ms) {
         self.number += 1;
         self.requested.push(RequestedMove { number: self.number, group, to, ticket, deadline_ms, last_asked: None });
     }
@@ -182,7 +182,7 @@ impl Placement {
         if self.draining != draining {
             tracing::info!("{}", if draining { "draining: groups go to other nodes" } else { "no longer draining" });
         }
-        (self.draining, self.handed_ms) = (draining, 0);
+        (self.draining, self.handed_ms) = (draining, Ms(0));
         Reply::Ok
     }
 
@@ -365,7 +365,7 @@ impl ClusterContext<'_> {
     fn invite(&mut self, group: GroupId, to: NodeId, stay: bool) {
         let Some(rtt_us) = self.ports.peers.find(to).map(|peer| peer.rtt_us()) else { return };
         let clock = self.time.clock();
-        let hold_ms = HANDOVER_HOLD_MS + 2 * rtt_us / 1_000;
+        let hold_ms = HANDOVER_HOLD_MS + (rtt_us * 2).to_ms();
         self.step(group, |group, _| group.begin_leader_transfer(to, stay, hold_ms, clock));
     }
 }

@@ -13,7 +13,7 @@ use crate::node::wire::{Ping, PingClocks};
 use crate::node::{Output, Outputs};
 use crate::versions::Versions;
 use groups::membership::{ChangeKind, MembershipChange};
-use groups::{Membership, NodeId};
+use groups::{Membership, NodeId, Us};
 use net::event::ConnectionId;
 
 /// The components of node 1 that cluster management may touch.
@@ -41,7 +41,7 @@ fn record() -> BirthRecord {
         cluster_id: [9; 16],
         groups: 2,
         hash_key: [7; 16],
-        session_ttl_ms: 60_000,
+        session_ttl_ms: Ms(60_000),
         value_bytes_max: 8 << 20,
         members: (1..=3).map(member).collect(),
     }
@@ -74,7 +74,7 @@ impl Harness {
             cluster_time: ClusterTime::new(Versions::OURS),
             identity,
             config,
-            time: Time { mono_us: 1_000_000, unix_us: 1_700_000_000_000_000 },
+            time: Time { mono_us: Us(1_000_000), unix_us: Us(1_700_000_000_000_000) },
         }
     }
 
@@ -115,28 +115,28 @@ impl Harness {
     fn link(&mut self, from: u32) {
         let hello = self.hello(from);
         assert!(self.cluster.check_unborn_hello(&hello).is_ok());
-        self.peers.on_linked(ConnectionId(u64::from(from)), &hello, Versions::OURS.highest, 1_000);
+        self.peers.on_linked(ConnectionId(u64::from(from)), &hello, Versions::OURS.highest, Ms(1_000));
         self.cluster.on_unborn(&hello);
     }
 
     /// Lets a linked peer echo a ping.
     fn reach(&mut self, from: u32) {
         let state = PingState { start: 1, disk: true, full: false, draining: false, clocks: None };
-        self.time.mono_us += PING_MS * 1_000;
+        self.time.mono_us += PING_MS.to_us();
         assert!(self.peers.ping(state, self.time.mono_us, |_, _| None));
         let pinged = self.peers.get(NodeId(from)).map_or(0, Peer::pinged);
-        let ping = Ping { start: 1, number: self.time.mono_us, echo: pinged, disk: true, ..Ping::default() };
+        let ping = Ping { start: 1, number: self.time.mono_us.0, echo: pinged, disk: true, ..Ping::default() };
         self.peers.on_ping(NodeId(from), &ping, self.time.mono_us);
     }
 
     fn tell_clock(&mut self, from: u32) {
         let clocks = PingClocks { unix_us: self.time.unix_us, cluster_us: None };
-        let round_trip = RoundTrip { sent_us: self.time.mono_us - 1_000, us: 1_000 };
+        let round_trip = RoundTrip { sent_us: self.time.mono_us - Us(1_000), us: Us(1_000) };
         self.cluster_time.on_ping(NodeId(from), clocks, round_trip, self.time);
     }
 
-    fn tick(&mut self, ms: u64) -> Vec<Output> {
-        (self.time.mono_us, self.time.unix_us) = (self.time.mono_us + ms * 1_000, self.time.unix_us + ms * 1_000);
+    fn tick(&mut self, ms: Ms) -> Vec<Output> {
+        (self.time.mono_us, self.time.unix_us) = (self.time.mono_us + ms.to_us(), self.time.unix_us + ms.to_us());
         let clock_context = cluster_time::ClockContext {
             me: NodeId(1),
             peers: &self.peers,
@@ -167,16 +167,16 @@ impl Harness {
 fn a_birth_waits_for_all_members_and_for_their_clocks_and_is_stored_once() {
     let mut harness = Harness::new(None);
     harness.link(2);
-    assert!(harness.tick(20).is_empty());
+    assert!(harness.tick(Ms(20)).is_empty());
     harness.link(3);
     harness.tell_clock(2);
-    assert!(harness.tick(20).is_empty(), "the clock of node 3 is not known");
+    assert!(harness.tick(Ms(20)).is_empty(), "the clock of node 3 is not known");
     harness.tell_clock(3);
-    let outputs = harness.tick(20);
+    let outputs = harness.tick(Ms(20));
     let [Output::StoreIdentity(stored)] = &outputs[..] else { panic!("{outputs:?}") };
     let birth = stored.birth.as_ref().unwrap();
     assert_eq!((birth.members.clone(), birth.groups), (record().members, 2));
-    assert!(harness.tick(20).is_empty(), "it is being stored");
+    assert!(harness.tick(Ms(20)).is_empty(), "it is being stored");
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn lists_of_initial_members_that_differ_are_told() {
     harness.link(2);
     harness.link(3);
     harness.tell_clock(2);
-    harness.tick(20);
+    harness.tick(Ms(20));
     assert!(waits_for(&harness).ends_with("the clock of node 3 is not known yet"));
 }
 
@@ -234,7 +234,7 @@ fn a_node_that_waits_is_admitted_when_it_is_a_member_and_forgotten_when_it_is_go
     harness.call(|cluster, cx| cluster.admit(cx));
     assert!(harness.outputs.take().is_empty(), "once");
     assert_eq!(harness.handle_join_request(5, 5, "127.0.0.1:5"), Ok(()));
-    harness.cluster.tick_joining(100_000);
+    harness.cluster.tick_joining(Ms(100_000));
     assert_eq!(harness.cluster.joining.waiting().count(), 0, "the node has not repeated its hello in time");
 }
 
@@ -242,18 +242,18 @@ fn a_node_that_waits_is_admitted_when_it_is_a_member_and_forgotten_when_it_is_go
 fn a_removed_node_stops_when_it_has_reached_a_majority_for_a_while() {
     let mut harness = Harness::new(Some(&record()));
     for id in [2, 3] {
-        harness.peers.on_linked(ConnectionId(u64::from(id)), &harness.hello(id), 4, 1_000);
+        harness.peers.on_linked(ConnectionId(u64::from(id)), &harness.hello(id), 4, Ms(1_000));
     }
     harness.change_members(ChangeKind::Remove(NodeId(1)));
     for _ in 0..5 {
-        harness.time.mono_us += REMOVED_MS * 1_000;
+        harness.time.mono_us += REMOVED_MS.to_us();
         harness.call(Cluster::tick_removed);
         assert!(harness.outputs.take().is_empty(), "nobody has learned of it");
     }
     [2, 3].iter().for_each(|id| harness.reach(*id));
     harness.call(Cluster::tick_removed);
     assert!(harness.outputs.take().is_empty());
-    harness.time.mono_us += REMOVED_MS * 1_000;
+    harness.time.mono_us += REMOVED_MS.to_us();
     [2, 3].iter().for_each(|id| harness.reach(*id));
     harness.call(Cluster::tick_removed);
     assert!(matches!(harness.outputs.take()[..], [Output::Stop(_)]));

@@ -27,7 +27,7 @@ impl Cluster {
 
     fn time(&self) -> Time {
         let unix_ms = START_MS + self.passed_ms + self.own_ms;
-        Time { mono_us: 5_000_000 + self.passed_ms as u64 * 1_000, unix_us: unix_ms as u64 * 1_000 }
+        Time { mono_us: Us(5_000_000 + self.passed_ms as u64 * 1_000), unix_us: Us(unix_ms as u64 * 1_000) }
     }
 
     /// Ticks for `ms`, with pings from the peers in `up` every 100 ms. Returns the error of cluster time afterwards, in
@@ -36,26 +36,26 @@ impl Cluster {
         for _ in 0..ms / 20 {
             self.passed_ms += 20;
             let time = self.time();
-            let told = |off_ms: i64| ((START_MS + self.passed_ms + off_ms - 1) * 1_000) as u64;
+            let told = |off_ms: i64| Us(((START_MS + self.passed_ms + off_ms - 1) * 1_000) as u64);
             if self.passed_ms % 100 == 0 {
                 for (id, off_ms, cluster_ms) in self.peers.iter().filter(|(id, ..)| up.contains(&id.0)) {
                     let clocks = PingClocks { unix_us: told(*off_ms), cluster_us: cluster_ms.map(told) };
-                    self.node.on_ping(*id, clocks, round_trip(2_000, time), time);
+                    self.node.on_ping(*id, clocks, round_trip(Us(2_000), time), time);
                 }
             }
-            let (voters, silent, latest_ms) = (&self.voters, self.silent, self.latest_ms as u64);
+            let (voters, silent, latest_ms) = (&self.voters, self.silent, Ms(self.latest_ms as u64));
             self.node.steer(Electorate { me: ME, voters, silent, latest_ms }, is_born, time);
         }
         self.off_ms()
     }
 
     fn off_ms(&self) -> Option<i64> {
-        self.node.now_ms(self.time()).map(|now_ms| now_ms as i64 - START_MS - self.passed_ms)
+        self.node.now_ms(self.time()).map(|now_ms| now_ms.0 as i64 - START_MS - self.passed_ms)
     }
 }
 
 /// Returns the round trip of a peer that answers at once.
-fn round_trip(us: u64, now: Time) -> RoundTrip {
+fn round_trip(us: Us, now: Time) -> RoundTrip {
     RoundTrip { sent_us: now.mono_us.saturating_sub(us), us }
 }
 
@@ -67,13 +67,13 @@ fn there_is_no_cluster_time_until_another_clock_is_heard_of_after_a_jump() {
     assert_eq!(cluster.off_ms(), None, "before it has noticed");
     assert_eq!(cluster.run(500, &[], true), None);
     // This ping was delayed, and answers a ping from before the jump.
-    let (time, waited) = (cluster.time(), PingClocks { unix_us: 0, cluster_us: None });
-    cluster.node.on_ping(NodeId(2), waited, RoundTrip { sent_us: time.mono_us - 700_000, us: 0 }, time);
+    let (time, waited) = (cluster.time(), PingClocks { unix_us: Us(0), cluster_us: None });
+    cluster.node.on_ping(NodeId(2), waited, RoundTrip { sent_us: time.mono_us - Us(700_000), us: Us(0) }, time);
     assert_eq!(cluster.off_ms(), None);
     assert_eq!(cluster.run(100, &[2], true), Some(0));
     cluster.run(2_000, &[2, 3], true);
     cluster.own_ms = 0;
-    assert_eq!(cluster.run(CLOCK_JUMP_MS_MAX as i64 - 20, &[], true), None);
+    assert_eq!(cluster.run(CLOCK_JUMP_MS_MAX.0 as i64 - 20, &[], true), None);
     assert_eq!(cluster.run(100, &[], true), Some(0), "the wait for another clock is over");
     let mut alone = Cluster::new(0, &[]);
     alone.run(1_000, &[], true);
@@ -114,7 +114,7 @@ fn the_median_is_followed_by_at_most_a_tenth() {
 fn while_a_member_is_away_another_ones_wrong_clock_has_no_effect() {
     let mut cluster = Cluster::new(0, &[0, 0]);
     cluster.run(1_000, &[2, 3], true);
-    let after_ms = 2 * CLOCK_READING_MS_MAX as i64;
+    let after_ms = 2 * CLOCK_READING_MS_MAX.0 as i64;
     assert_eq!(cluster.run(after_ms, &[2], true), Some(0));
     cluster.peers[0].1 = 8 * HOUR_MS;
     assert_eq!(cluster.run(10_000, &[2], true), Some(0));
@@ -140,15 +140,15 @@ fn a_start_waits_for_a_majority_and_a_little_for_the_others() {
     assert_eq!(cluster.run(10_000, &[2, 3], false), None, "not born");
     let mut cluster = Cluster::new(0, &[8 * HOUR_MS, 0]);
     cluster.latest_ms = START_MS;
-    assert_eq!(cluster.run(CLOCK_WAIT_MS as i64, &[2], true), None);
+    assert_eq!(cluster.run(CLOCK_WAIT_MS.0 as i64, &[2], true), None);
     let off_ms = cluster.run(200, &[2], true).unwrap();
     assert!((-1_300..=0).contains(&off_ms), "of two clocks the one nearer to the groups' time: {off_ms}");
     let mut cluster = Cluster::new(0, &[-8 * HOUR_MS, 0]);
-    assert_eq!(cluster.run(CLOCK_FIRST_WAIT_MS as i64, &[2], true), None, "nothing tells which clock is wrong");
+    assert_eq!(cluster.run(CLOCK_FIRST_WAIT_MS.0 as i64, &[2], true), None, "nothing tells which clock is wrong");
     assert_eq!(cluster.run(200, &[2, 3], true), Some(0), "the third one does");
     let mut cluster = Cluster::new(0, &[-8 * HOUR_MS, 0]);
     cluster.latest_ms = START_MS - 500;
-    cluster.run(CLOCK_WAIT_MS as i64 + 200, &[2], true);
+    cluster.run(CLOCK_WAIT_MS.0 as i64 + 200, &[2], true);
     assert!((-2_000..=-500).contains(&cluster.off_ms().unwrap()), "also if the other one is slow");
 }
 
@@ -183,7 +183,7 @@ fn a_frozen_machine_jumps_with_one_other_and_a_clock_that_is_set_alone_does_no_h
     let mut cluster = Cluster::new(0, &[0, 0]);
     cluster.run(1_000, &[2, 3], true);
     cluster.own_ms = 60_000;
-    assert_eq!(cluster.run(CLOCK_JUMP_MS_MAX as i64 + 40, &[], true), Some(0), "nobody else was heard");
+    assert_eq!(cluster.run(CLOCK_JUMP_MS_MAX.0 as i64 + 40, &[], true), Some(0), "nobody else was heard");
     assert!(cluster.node.ping_clocks(cluster.time()).unwrap().cluster_us.is_some());
 }
 
@@ -222,7 +222,7 @@ fn there_is_no_cluster_time_while_only_clocks_that_jumped_or_are_new_were_heard_
     cluster.run(1_000, &[2], true);
     cluster.own_ms = 9_000;
     cluster.peers.iter_mut().for_each(|peer| (peer.1, peer.2) = (9_000, Some(9_000)));
-    assert_eq!(cluster.run(CLOCK_WAIT_MS as i64 - 100, &[3], true), None, "its clock tells nothing");
+    assert_eq!(cluster.run(CLOCK_WAIT_MS.0 as i64 - 100, &[3], true), None, "its clock tells nothing");
     let off_ms = cluster.run(200, &[3], true).unwrap();
     assert!((8_980..=9_020).contains(&off_ms), "it is followed: {off_ms}");
 }
@@ -247,9 +247,9 @@ fn a_machine_that_has_followed_the_others_does_not_jump_besides() {
     // Node 1 knew only one of these clocks before. One clock is not enough to detect a freeze, but the three are a
     // majority to follow.
     cluster.run(200, &[2, 3, 4], true);
-    let (time, unix_us) = (cluster.time(), ((START_MS + cluster.passed_ms + 60_000) * 1_000) as u64);
+    let (time, unix_us) = (cluster.time(), Us(((START_MS + cluster.passed_ms + 60_000) * 1_000) as u64));
     let clocks = PingClocks { unix_us, cluster_us: Some(unix_us) };
-    cluster.node.on_ping(NodeId(5), clocks, round_trip(0, time), time);
+    cluster.node.on_ping(NodeId(5), clocks, round_trip(Us(0), time), time);
     assert!((59_900..=60_020).contains(&cluster.off_ms().unwrap()), "{:?}", cluster.off_ms());
 }
 
@@ -288,7 +288,7 @@ fn a_clock_that_is_set_while_its_machine_is_frozen_leaves_it_to_another_member()
 fn members_of_an_older_version_leave_it_to_the_own_clock() {
     let mut cluster = Cluster::new(5_000, &[0, 0]);
     cluster.silent = 2;
-    assert_eq!(cluster.run(CLOCK_WAIT_MS as i64 + 200, &[], true), Some(5_000));
+    assert_eq!(cluster.run(CLOCK_WAIT_MS.0 as i64 + 200, &[], true), Some(5_000));
     assert_eq!(cluster.node.ping_clocks(cluster.time()).unwrap().cluster_us, None, "it is not worth telling");
     cluster.silent = 0;
     cluster.own_ms = 6_000;
@@ -301,31 +301,31 @@ fn a_reading_that_took_long_is_left_out_if_there_is_a_better_one() {
     let mut cluster = Cluster::new(0, &[0, 0]);
     cluster.run(1_000, &[2, 3], true);
     let time = cluster.time();
-    let clocks = PingClocks { unix_us: 0, cluster_us: None };
+    let clocks = PingClocks { unix_us: Us(0), cluster_us: None };
     let before = cluster.node.ahead_ms(NodeId(2), ME);
-    cluster.node.on_ping(NodeId(2), clocks, round_trip(2 * CLOCK_ERROR_MS_MAX * 1_000 + 2, time), time);
+    cluster.node.on_ping(NodeId(2), clocks, round_trip(CLOCK_ERROR_MS_MAX.to_us() * 2 + Us(2), time), time);
     assert_eq!(cluster.node.ahead_ms(NodeId(2), ME), before);
     let after = |us| Time { mono_us: time.mono_us + us, unix_us: time.unix_us + us };
-    let later = after(1_000_000);
-    cluster.node.on_ping(NodeId(2), clocks, round_trip(2 * CLOCK_ERROR_MS_MAX * 1_000 + 2, later), later);
+    let later = after(Us(1_000_000));
+    cluster.node.on_ping(NodeId(2), clocks, round_trip(CLOCK_ERROR_MS_MAX.to_us() * 2 + Us(2), later), later);
     assert_ne!(cluster.node.ahead_ms(NodeId(2), ME), before, "any is better than an old one");
     let before = cluster.node.ahead_ms(NodeId(2), ME);
     let clocks = PingClocks { unix_us: time.unix_us, cluster_us: None };
-    let later = after(99_000_000);
-    cluster.node.on_ping(NodeId(2), clocks, round_trip(99_000_000, later), later);
+    let later = after(Us(99_000_000));
+    cluster.node.on_ping(NodeId(2), clocks, round_trip(Us(99_000_000), later), later);
     assert_eq!(cluster.node.ahead_ms(NodeId(2), ME), before, "but not one that slept on its way");
 }
 
 #[test]
 fn clocks_at_the_ends_of_their_range_do_no_harm() {
-    for unix_us in [0, u64::MAX] {
+    for unix_us in [Us(0), Us::MAX] {
         let mut cluster = Cluster::new(0, &[0, 0]);
         let time = Time { unix_us, ..cluster.time() };
         for id in [2, 3] {
             let clocks = PingClocks { unix_us, cluster_us: Some(unix_us) };
-            cluster.node.on_ping(NodeId(id), clocks, round_trip(ECHO_MS_MAX * 1_000, time), time);
+            cluster.node.on_ping(NodeId(id), clocks, round_trip(ECHO_MS_MAX.to_us(), time), time);
         }
-        let electorate = Electorate { me: ME, voters: &cluster.voters, silent: 0, latest_ms: u64::MAX };
+        let electorate = Electorate { me: ME, voters: &cluster.voters, silent: 0, latest_ms: Ms::MAX };
         cluster.node.steer(electorate, true, time);
         assert!(cluster.node.now_ms(time).is_some());
     }

@@ -12,7 +12,7 @@ use crate::config::{BEHIND_INSTANCES_MAX, GROUP_QUEUE_BYTES, LARGE_INPUT_BYTES, 
 use crate::kv::fanout::{NOT_SERVED, UNCERTAIN};
 use crate::kv::reply::Reply;
 use crate::node::ticket::Ticket;
-use groups::{Counter, GroupId, NodeId};
+use groups::{Counter, GroupId, Ms, NodeId};
 use std::borrow::Cow;
 
 /// The members that this node reaches, as far as its commands depend on them.
@@ -68,7 +68,7 @@ impl Engine {
 
     /// Answers commands and reads past their deadlines with the error that states their fate: not executed, or
     /// uncertain.
-    pub(in crate::node) fn expire(&mut self, now_ms: u64, ports: &mut impl Ports) {
+    pub(in crate::node) fn expire(&mut self, now_ms: Ms, ports: &mut impl Ports) {
         // Every command in `commands` is also queued in its group: without queued bytes none can expire.
         if self.shard.queued_bytes() > 0 {
             for group in self.commands.groups() {
@@ -151,7 +151,7 @@ impl Engine {
 /// Answers a client, or gives an upload the reply to its part.
 pub(super) fn complete(uploads: &mut OutgoingUploads, ports: &mut impl Ports, ticket: Ticket, reply: Reply<'_>) {
     match ticket {
-        Ticket::Upload { number, bytes } => uploads.on_part(number, bytes as usize, &reply, ports.now_us() / 1_000),
+        Ticket::Upload { number, bytes } => uploads.on_part(number, bytes as usize, &reply, ports.now_us().to_ms()),
         ticket => ports.reply(ticket, reply),
     }
 }

@@ -2,7 +2,7 @@
 //! and the bytes of large commands per queue. A group applies the commands of one node in the order of their counters.
 
 use crate::node::ticket::Ticket;
-use groups::{Counter, GroupId};
+use groups::{Counter, GroupId, Ms, Us};
 use std::collections::VecDeque;
 
 /// A command that is queued.
@@ -12,12 +12,12 @@ pub(in crate::node) struct Command {
     pub(in crate::node) counter: Counter,
     /// The address of the reply. `None` after the deadline has passed, and for the node's own commands.
     pub(in crate::node) ticket: Option<Ticket>,
-    pub(in crate::node) deadline_ms: u64,
+    pub(in crate::node) deadline_ms: Ms,
     /// The queued bytes of a large command (at least `LARGE_INPUT_BYTES`); 0 for a small one.
     pub(in crate::node) large_bytes: usize,
     /// The index in the statistics, or [`UNCOUNTED`]; and the time of arrival.
     pub(in crate::node) verb: u16,
-    pub(in crate::node) since_us: u64,
+    pub(in crate::node) since_us: Us,
 }
 
 /// The index in the statistics of commands that no client of this node asked for.
@@ -70,7 +70,7 @@ impl Commands {
     pub(super) fn expire(
         &mut self,
         group: GroupId,
-        now_ms: u64,
+        now_ms: Ms,
         withdraw: impl FnOnce(&mut Vec<Counter>),
         answer: impl FnMut(Ticket, bool),
     ) {
@@ -137,7 +137,7 @@ impl Commands {
     /// Returns true if the oldest command of a client in the group has outlived its time limit: the command left this
     /// node, and is not applied.
     pub(super) fn is_stuck(&self, group: GroupId) -> bool {
-        let oldest = self.by_group[group.index()].waiting.iter().find(|command| command.deadline_ms > 0);
+        let oldest = self.by_group[group.index()].waiting.iter().find(|command| command.deadline_ms > Ms(0));
         oldest.is_some_and(|command| command.ticket.is_none())
     }
 
@@ -162,9 +162,9 @@ mod tests {
         Ticket::Upload { number, bytes: 0 }
     }
 
-    fn command(counter: Counter, deadline_ms: u64, large_bytes: usize) -> Command {
+    fn command(counter: Counter, deadline_ms: Ms, large_bytes: usize) -> Command {
         let ticket = Some(ticket(counter.0));
-        Command { counter, ticket, deadline_ms, large_bytes, verb: UNCOUNTED, since_us: 0 }
+        Command { counter, ticket, deadline_ms, large_bytes, verb: UNCOUNTED, since_us: Us(0) }
     }
 
     fn commands(all: &[Command]) -> Commands {
@@ -176,27 +176,33 @@ mod tests {
 
     #[test]
     fn the_applied_command_is_returned_and_those_before_it_are_forgotten() {
-        let mut commands =
-            commands(&[command(Counter(1), 9, 500), command(Counter(2), 9, 0), command(Counter(3), 9, 700)]);
+        let mut commands = commands(&[
+            command(Counter(1), Ms(9), 500),
+            command(Counter(2), Ms(9), 0),
+            command(Counter(3), Ms(9), 700),
+        ]);
         assert_eq!((commands.large_bytes(), commands.large_bytes_in(GROUP)), (1_200, 1_200));
-        assert_eq!(commands.take_applied(GROUP, Counter(2)), Some(command(Counter(2), 9, 0)));
+        assert_eq!(commands.take_applied(GROUP, Counter(2)), Some(command(Counter(2), Ms(9), 0)));
         assert_eq!((commands.large_bytes(), commands.large_bytes_in(GroupId(0))), (700, 0));
         assert_eq!(
             (commands.take_applied(GROUP, Counter(3)), commands.take_applied(GROUP, Counter(4))),
-            (Some(command(Counter(3), 9, 700)), None)
+            (Some(command(Counter(3), Ms(9), 700)), None)
         );
         assert_eq!(commands.large_bytes(), 0);
     }
 
     #[test]
     fn a_late_command_that_left_the_node_stays_and_one_that_did_not_is_forgotten() {
-        let mut commands =
-            commands(&[command(Counter(1), 10, 400), command(Counter(2), 10, 300), command(Counter(3), 11, 0)]);
+        let mut commands = commands(&[
+            command(Counter(1), Ms(10), 400),
+            command(Counter(2), Ms(10), 300),
+            command(Counter(3), Ms(11), 0),
+        ]);
         let mut told = Vec::new();
-        commands.expire(GROUP, 9, |_| panic!("nothing is late"), |_, _| ());
+        commands.expire(GROUP, Ms(9), |_| panic!("nothing is late"), |_, _| ());
         commands.expire(
             GROUP,
-            10,
+            Ms(10),
             |counters| counters.retain(|counter| *counter == Counter(2)),
             |ticket, is_gone| {
                 told.push((ticket, is_gone));
@@ -206,14 +212,14 @@ mod tests {
             (told, commands.large_bytes(), commands.is_stuck(GROUP)),
             (vec![(ticket(1), false), (ticket(2), true)], 400, true)
         );
-        commands.expire(GROUP, 10, |_| panic!("nobody waits for the first one"), |_, _| ());
-        assert_eq!(commands.take_applied(GROUP, Counter(3)), Some(command(Counter(3), 11, 0)));
+        commands.expire(GROUP, Ms(10), |_| panic!("nobody waits for the first one"), |_, _| ());
+        assert_eq!(commands.take_applied(GROUP, Counter(3)), Some(command(Counter(3), Ms(11), 0)));
         assert!(!commands.is_stuck(GROUP));
     }
 
     #[test]
     fn what_did_not_leave_the_node_can_be_taken_back_at_any_time() {
-        let mut commands = commands(&[command(Counter(1), 10, 0), command(Counter(2), 10, 300)]);
+        let mut commands = commands(&[command(Counter(1), Ms(10), 0), command(Counter(2), Ms(10), 300)]);
         let mut told = Vec::new();
         commands.take_unsent(
             GROUP,
@@ -223,6 +229,10 @@ mod tests {
             },
         );
         assert_eq!((told, commands.large_bytes(), commands.is_stuck(GROUP)), (vec![ticket(2)], 0, false));
-        assert_eq!(commands.take_applied(GROUP, Counter(1)), Some(command(Counter(1), 10, 0)), "its client waits on");
+        assert_eq!(
+            commands.take_applied(GROUP, Counter(1)),
+            Some(command(Counter(1), Ms(10), 0)),
+            "its client waits on"
+        );
     }
 }

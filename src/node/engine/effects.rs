@@ -15,7 +15,7 @@ use crate::node::ticket::Ticket;
 use crate::shard::EffectSink;
 use crate::storage::wal::{self, Lsn};
 use groups::reads::ReadId;
-use groups::{Ballot, Clock, Counter, GroupId, Instance, Message, NodeId, Value, WorkBudget};
+use groups::{Ballot, Clock, Counter, GroupId, Instance, Message, NodeId, Us, Value, WorkBudget};
 use std::collections::VecDeque;
 
 /// Interval, in values, of samples for the mean batch size: counting the commands of every value would cost too much.
@@ -44,7 +44,7 @@ impl<P: Ports> Effects<'_, P> {
         }
     }
 
-    fn answer(&mut self, ticket: Ticket, verb: u16, since_us: u64, reply: Reply<'_>) {
+    fn answer(&mut self, ticket: Ticket, verb: u16, since_us: Us, reply: Reply<'_>) {
         if matches!(ticket, Ticket::Upload { .. }) {
             return complete(self.uploads, self.ports, ticket, reply);
         }

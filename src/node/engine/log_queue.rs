@@ -6,6 +6,7 @@ use crate::config::{DISKS_MS_MAX, LOG_QUEUE_BYTES, SYNC_BYTES_PER_MS, SYNC_MS_MA
 use crate::gate::{Gate, GatedMessage};
 use crate::node::Space;
 use crate::storage::wal::{self, Lsn};
+use groups::Ms;
 
 /// See the module.
 pub(in crate::node) struct LogQueue {
@@ -25,7 +26,7 @@ pub(in crate::node) struct LogQueue {
 struct Syncing {
     lsn: Lsn,
     /// Time at which the batch should be durable.
-    due_ms: u64,
+    due_ms: Ms,
     bytes: usize,
 }
 
@@ -79,12 +80,12 @@ impl LogQueue {
     }
 
     /// Returns true if the disk keeps up: the batch that it works on is not overdue.
-    pub(super) fn is_in_time(&self, now_ms: u64) -> bool {
+    pub(super) fn is_in_time(&self, now_ms: Ms) -> bool {
         self.syncing.as_ref().is_none_or(|syncing| now_ms < syncing.due_ms)
     }
 
     /// Returns true if the disk seems not to answer at all: no member should wait for this node's ballots.
-    pub(super) fn is_silent(&self, now_ms: u64) -> bool {
+    pub(super) fn is_silent(&self, now_ms: Ms) -> bool {
         self.syncing.as_ref().is_some_and(|syncing| now_ms >= syncing.due_ms + (DISKS_MS_MAX - SYNC_MS_MAX))
     }
 
@@ -113,7 +114,7 @@ impl LogQueue {
     }
 
     /// Takes the gathered batch, if there is one and the disk is free for it.
-    pub(super) fn next_batch(&mut self, now_ms: u64) -> Option<wal::Batch> {
+    pub(super) fn next_batch(&mut self, now_ms: Ms) -> Option<wal::Batch> {
         if self.syncing.is_some() || self.batch.is_empty() {
             return None;
         }
@@ -122,7 +123,7 @@ impl LogQueue {
         let records = std::mem::take(&mut self.batch);
         let bytes = std::mem::take(&mut self.batch_bytes);
         self.logged_bytes += bytes as u64;
-        let due_ms = now_ms + SYNC_MS_MAX + (bytes / SYNC_BYTES_PER_MS) as u64;
+        let due_ms = now_ms + SYNC_MS_MAX + Ms((bytes / SYNC_BYTES_PER_MS) as u64);
         self.syncing = Some(Syncing { lsn, due_ms, bytes });
         Some(wal::Batch { lsn, records })
     }
@@ -154,12 +155,12 @@ mod tests {
     fn one_batch_is_synced_while_the_next_is_gathered() {
         let mut log = LogQueue::new();
         log.begin(Lsn(7));
-        assert_eq!((log.gathered_lsn(), log.durable_lsn(), log.next_batch(0).is_none()), (Lsn(7), Lsn(7), true));
+        assert_eq!((log.gathered_lsn(), log.durable_lsn(), log.next_batch(Ms(0)).is_none()), (Lsn(7), Lsn(7), true));
         assert_eq!((log.persist(record(10)), log.persist(record(10)), log.gathered_lsn()), (Lsn(8), Lsn(8), Lsn(8)));
-        assert_eq!(log.next_batch(0).map(|batch| (batch.lsn, batch.records.len())), Some((Lsn(8), 2)));
-        assert_eq!((log.persist(record(10)), log.next_batch(0).is_none()), (Lsn(9), true), "one is in flight");
+        assert_eq!(log.next_batch(Ms(0)).map(|batch| (batch.lsn, batch.records.len())), Some((Lsn(8), 2)));
+        assert_eq!((log.persist(record(10)), log.next_batch(Ms(0)).is_none()), (Lsn(9), true), "one is in flight");
         log.on_durable(Lsn(8), &mut Vec::new());
-        assert_eq!(log.next_batch(0).map(|batch| (batch.lsn, batch.records.len())), Some((Lsn(9), 1)));
+        assert_eq!(log.next_batch(Ms(0)).map(|batch| (batch.lsn, batch.records.len())), Some((Lsn(9), 1)));
         assert_eq!(log.logged_bytes(), 3 * (10 + wal::format::RECORD_HEADER_BYTES as u64));
     }
 
@@ -179,15 +180,15 @@ mod tests {
     fn a_late_sync_shows_and_too_much_that_waits_stops_values() {
         let mut log = LogQueue::new();
         log.persist(record(SYNC_BYTES_PER_MS * 10));
-        log.next_batch(1_000);
-        assert!(log.is_in_time(1_000 + SYNC_MS_MAX + 9) && !log.is_in_time(1_000 + SYNC_MS_MAX + 10));
-        assert!(!log.is_silent(1_000 + DISKS_MS_MAX + 9) && log.is_silent(1_000 + DISKS_MS_MAX + 10));
+        log.next_batch(Ms(1_000));
+        assert!(log.is_in_time(Ms(1_000) + SYNC_MS_MAX + Ms(9)) && !log.is_in_time(Ms(1_000) + SYNC_MS_MAX + Ms(10)));
+        assert!(!log.is_silent(Ms(1_000) + DISKS_MS_MAX + Ms(9)) && log.is_silent(Ms(1_000) + DISKS_MS_MAX + Ms(10)));
         assert!(log.takes_value(1));
         log.persist(record(LOG_QUEUE_BYTES));
         assert!(!log.takes_value(1), "the second one waits for the first");
         log.on_durable(Lsn(1), &mut Vec::new());
-        assert!(log.is_in_time(u64::MAX));
-        log.next_batch(0);
+        assert!(log.is_in_time(Ms::MAX));
+        log.next_batch(Ms(0));
         assert!(log.takes_value(1));
     }
 }

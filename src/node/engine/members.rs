@@ -4,7 +4,7 @@
 use super::{Engine, Ports};
 use crate::node::Time;
 use crate::node::wire::{GroupsReady, NodeMessage, Positions};
-use groups::{Ballot, Clock, Group, GroupId, Instance, LeadershipAnswer, NodeId};
+use groups::{Ballot, Clock, Group, GroupId, Instance, LeadershipAnswer, Ms, NodeId};
 
 impl Engine {
     /// Returns true if the ballots and instances in a member's message are plausible; see [`Group::is_plausible`].
@@ -125,13 +125,13 @@ impl Engine {
     }
 
     /// Returns the latest time of any group, in unix milliseconds.
-    pub(in crate::node) fn latest_ms(&self) -> u64 {
-        self.groups().map(Group::time_ms).max().unwrap_or(0)
+    pub(in crate::node) fn latest_ms(&self) -> Ms {
+        self.groups().map(Group::time_ms).max().unwrap_or(Ms(0))
     }
 
     /// Returns the largest lead of a group's time over `cluster_ms`, in milliseconds.
-    pub(in crate::node) fn lead_ms(&self, clock: Clock, cluster_ms: u64) -> u64 {
+    pub(in crate::node) fn lead_ms(&self, clock: Clock, cluster_ms: Ms) -> Ms {
         let lead = |group: &Group| group.time_at(clock, cluster_ms).saturating_sub(cluster_ms);
-        self.groups().map(lead).max().unwrap_or(0)
+        self.groups().map(lead).max().unwrap_or(Ms(0))
     }
 }

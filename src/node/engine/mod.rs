@@ -42,8 +42,8 @@ use commands::{Command, Commands};
 use effects::Effects;
 use groups::reads::ReadId;
 use groups::{
-    Ballot, Clock, Counter, Effect, ElectionContext, Group, GroupId, Instance, LeadershipAnswer, Message, NodeId,
-    Snapshot, WorkBudget,
+    Ballot, Clock, Counter, Effect, ElectionContext, Group, GroupId, Instance, LeadershipAnswer, Message, Ms, NodeId,
+    Snapshot, Us, WorkBudget,
 };
 use log_queue::LogQueue;
 use reads::PendingReads;
@@ -69,7 +69,7 @@ pub(super) trait Ports {
     /// Ends the lease of a group, because the group is handed over.
     fn release_lease(&mut self, group: GroupId);
     /// Returns cluster time in unix milliseconds, if it is known.
-    fn cluster_ms(&self, time: Time) -> Option<u64>;
+    fn cluster_ms(&self, time: Time) -> Option<Ms>;
     /// Delivers the reply to a command, or to a part of one.
     fn reply(&mut self, ticket: Ticket, reply: Reply<'_>);
     /// Returns the refusal of a large command if its parts cannot be sent in the group, and waiting would not help.
@@ -77,7 +77,7 @@ pub(super) trait Ports {
     /// Returns the statistics of commands.
     fn stats(&mut self) -> &mut Stats;
     /// Returns the time of this turn, in microseconds.
-    fn now_us(&self) -> u64;
+    fn now_us(&self) -> Us;
     /// Reads chosen values from the log for the member whose id is the range's tag.
     fn read_log(&mut self, range: wal::ReadRange);
     /// Passes the memory of removed keys to another thread, because freeing it takes long.
@@ -110,7 +110,7 @@ pub(super) struct RequestContext {
     /// The command's index in the statistics, or [`UNCOUNTED`].
     pub(super) verb: u16,
     /// The arrival time, in microseconds.
-    pub(super) since_us: u64,
+    pub(super) since_us: Us,
 }
 
 /// See the module.
@@ -313,7 +313,7 @@ impl Engine {
 
     /// Applies the time limits of the groups and of the leadership queries. `slowest_us`: the longest round trip to a
     /// peer.
-    pub(super) fn tick(&mut self, context: ElectionContext<'_>, slowest_us: u64, ports: &mut impl Ports, time: Time) {
+    pub(super) fn tick(&mut self, context: ElectionContext<'_>, slowest_us: Us, ports: &mut impl Ports, time: Time) {
         let cluster_ms = ports.cluster_ms(time);
         let (shard, mut effects) = self.split(ports);
         shard.tick(time.clock(), cluster_ms, context, &mut effects);
@@ -339,7 +339,7 @@ impl Engine {
         group: GroupId,
         put: impl FnOnce(&mut BytesMut),
         context: RequestContext,
-        deadline_ms: u64,
+        deadline_ms: Ms,
     ) {
         let before = self.shard.queued_bytes();
         let counter = self.shard.submit(group, put);
@@ -354,7 +354,7 @@ impl Engine {
     pub(super) fn submit_unanswered(&mut self, group: GroupId, put: impl FnOnce(&mut BytesMut), time: Time) -> Counter {
         let counter = self.shard.submit(group, put);
         let (verb, since_us) = (UNCOUNTED, time.mono_us);
-        let command = Command { counter, ticket: None, deadline_ms: 0, large_bytes: 0, verb, since_us };
+        let command = Command { counter, ticket: None, deadline_ms: Ms(0), large_bytes: 0, verb, since_us };
         self.commands.push(group, command);
         counter
     }
@@ -413,12 +413,12 @@ impl Engine {
     }
 
     /// Returns true if the disk keeps up.
-    pub(super) fn is_disk_in_time(&self, now_ms: u64) -> bool {
+    pub(super) fn is_disk_in_time(&self, now_ms: Ms) -> bool {
         self.log.is_in_time(now_ms)
     }
 
     /// Returns true if the disk seems not to answer at all.
-    pub(super) fn is_disk_silent(&self, now_ms: u64) -> bool {
+    pub(super) fn is_disk_silent(&self, now_ms: Ms) -> bool {
         self.log.is_silent(now_ms)
     }
 
@@ -442,7 +442,7 @@ impl Engine {
     }
 
     /// Takes the next batch for the log, if there is one and the disk is free.
-    pub(super) fn next_batch(&mut self, now_ms: u64) -> Option<wal::Batch> {
+    pub(super) fn next_batch(&mut self, now_ms: Ms) -> Option<wal::Batch> {
         self.log.next_batch(now_ms)
     }
 
@@ -485,7 +485,7 @@ impl Engine {
     }
 
     /// Returns true if the next turn has work even without new input.
-    pub(super) fn has_work(&self, now_ms: u64) -> bool {
+    pub(super) fn has_work(&self, now_ms: Ms) -> bool {
         let shard = &self.shard;
         let has_reads = || self.reads.can_go_on(|group| !shard.is_applying(group));
         let is_dirty = shard.is_dirty() || shard.is_busy() || !self.released.is_empty();

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use groups::message::Reject;
 use groups::reads::ReadId;
 use groups::{
-    Ballot, Confirmation, ConfirmationOutcome, GroupId, Instance, LeadershipAnswer, Message, NodeId, WorkBudget,
+    Ballot, Confirmation, ConfirmationOutcome, GroupId, Instance, LeadershipAnswer, Message, Ms, NodeId, Us, WorkBudget,
 };
 use slab::Slab;
 use std::collections::VecDeque;
@@ -33,10 +33,10 @@ pub(in crate::node) struct Read {
     pub(in crate::node) group: GroupId,
     pub(in crate::node) body: Bytes,
     pub(in crate::node) ticket: Ticket,
-    pub(in crate::node) deadline_ms: u64,
+    pub(in crate::node) deadline_ms: Ms,
     /// The read's index in the statistics.
     pub(in crate::node) verb: u16,
-    pub(in crate::node) since_us: u64,
+    pub(in crate::node) since_us: Us,
     /// The read may take long, and is answered over several turns.
     pub(in crate::node) long: bool,
 }
@@ -47,7 +47,7 @@ struct Pending {
     /// The progress of a long answer.
     progress: CommandProgress,
     /// The time that decides which keys are due, in unix milliseconds, once it is known.
-    judged_ms: Option<u64>,
+    judged_ms: Option<Ms>,
 }
 
 /// Leadership queries in flight, and the reads that they are for.
@@ -61,12 +61,12 @@ pub(super) struct PendingReads {
     /// Queries to each peer, gathered in a turn.
     staged: Vec<(NodeId, LeadershipQuery)>,
     /// By group: cluster time at the leader that confirmed last. It decides which keys are due.
-    leader_ms: Vec<u64>,
+    leader_ms: Vec<Ms>,
 }
 
 struct InFlightQuery {
     number: u64,
-    since_ms: u64,
+    since_ms: Ms,
     items: Vec<Item>,
 }
 
@@ -84,7 +84,7 @@ impl PendingReads {
     }
 
     pub(super) fn set_groups(&mut self, groups: u32) {
-        self.leader_ms = vec![0; groups as usize];
+        self.leader_ms = vec![Ms(0); groups as usize];
     }
 
     pub(super) fn len(&self) -> usize {
@@ -98,7 +98,7 @@ impl PendingReads {
 
     /// Adds a long read that needs no confirmation. The group's own time decides which keys are due.
     pub(super) fn insert_confirmed(&mut self, read: Read) {
-        let id = self.pending.insert(Pending { read, progress: CommandProgress::default(), judged_ms: Some(0) });
+        let id = self.pending.insert(Pending { read, progress: CommandProgress::default(), judged_ms: Some(Ms(0)) });
         self.long.push_back(id as ReadId);
     }
 
@@ -116,7 +116,7 @@ impl PendingReads {
     pub(super) fn take_evaluated(&mut self, id: ReadId) -> Option<Read> {
         let pending = self.pending.get_mut(id as usize)?;
         if pending.read.long {
-            pending.judged_ms = Some(0);
+            pending.judged_ms = Some(Ms(0));
             self.long.push_back(id);
             return None;
         }
@@ -200,7 +200,7 @@ impl Engine {
     ) {
         let mut answers = LeadershipAnswers {
             number: query.number,
-            unix_ms: ports.cluster_ms(time).unwrap_or(0),
+            unix_ms: ports.cluster_ms(time).unwrap_or(Ms(0)),
             items: Vec::new(),
             leased: Vec::new(),
         };
@@ -307,8 +307,8 @@ impl Engine {
     }
 
     /// Gives up queries without an answer, so that their reads ask again. `slowest_us`: the longest round trip.
-    pub(super) fn tick_queries(&mut self, slowest_us: u64, ports: &mut impl Ports, time: Time) {
-        let patience_ms = (QUESTION_MS + 2 * slowest_us / 1_000).min(QUESTION_MS + ECHO_MS_MAX);
+    pub(super) fn tick_queries(&mut self, slowest_us: Us, ports: &mut impl Ports, time: Time) {
+        let patience_ms = (QUESTION_MS + (slowest_us * 2).to_ms()).min(QUESTION_MS + ECHO_MS_MAX);
         let is_over = |query: &mut InFlightQuery| time.mono_ms() >= query.since_ms + patience_ms;
         while let Some(query) = self.reads.in_flight.pop_front_if(is_over) {
             for item in query.items.iter().filter(|item| item.open) {
@@ -362,7 +362,7 @@ impl Engine {
                 Ok(None) => self.reads.long.push_back(id),
                 Err(ExpiryPending) => {
                     // At the next attempt, the group's own time decides which keys are due. It has advanced by then.
-                    (*progress, *judged_ms) = (CommandProgress::default(), Some(0));
+                    (*progress, *judged_ms) = (CommandProgress::default(), Some(Ms(0)));
                     self.hold_read(group, id, time);
                 }
             }
@@ -399,9 +399,9 @@ impl Engine {
     pub(in crate::node) fn set_unanswered_reads(&mut self, count: usize) {
         self.reads.pending.clear();
         let ticket = Ticket::Upload { number: 0, bytes: 0 };
-        let (group, body, deadline_ms) = (GroupId(0), Bytes::new(), u64::MAX);
+        let (group, body, deadline_ms) = (GroupId(0), Bytes::new(), Ms::MAX);
         for _ in 0..count {
-            let read = Read { group, body: body.clone(), ticket, deadline_ms, verb: 0, since_us: 0, long: false };
+            let read = Read { group, body: body.clone(), ticket, deadline_ms, verb: 0, since_us: Us(0), long: false };
             self.reads.insert(read);
         }
     }
@@ -413,7 +413,7 @@ mod tests {
 
     fn read(group: u32, long: bool) -> Read {
         let ticket = Ticket::Upload { number: 1, bytes: 0 };
-        Read { group: GroupId(group), body: Bytes::new(), ticket, deadline_ms: 5, verb: 0, since_us: 0, long }
+        Read { group: GroupId(group), body: Bytes::new(), ticket, deadline_ms: Ms(5), verb: 0, since_us: Us(0), long }
     }
 
     #[test]
@@ -423,7 +423,7 @@ mod tests {
         assert!(reads.take_evaluated(short).is_some_and(|read| read.group == GroupId(0)));
         assert!(reads.take_evaluated(long).is_none() && reads.len() == 1);
         assert!(reads.can_go_on(|group| group == GroupId(1)) && !reads.can_go_on(|_| false));
-        assert_eq!(reads.matching(|read| read.deadline_ms <= 5), [long]);
+        assert_eq!(reads.matching(|read| read.deadline_ms <= Ms(5)), [long]);
         assert!(reads.remove(long).is_some() && !reads.can_go_on(|_| true) && reads.remove(long).is_none());
     }
 

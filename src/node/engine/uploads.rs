@@ -18,7 +18,7 @@ use crate::kv::uploads::{BUSY, Complete, UploadId, UploadPart, UploadedSet};
 use crate::node::Time;
 use crate::node::ticket::Ticket;
 use bytes::Bytes;
-use groups::GroupId;
+use groups::{GroupId, Ms};
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
@@ -34,7 +34,7 @@ pub(super) struct OutgoingUploads {
     /// Bytes of parts that are sent, and not applied yet.
     sent_bytes: usize,
     /// The time limit of an upload in milliseconds. It counts from the last part that was applied.
-    limit_ms: u64,
+    limit_ms: Ms,
 }
 
 /// A large command of which parts are not sent yet.
@@ -48,9 +48,9 @@ struct Outgoing {
     /// The first part was applied: the others follow.
     is_admitted: bool,
     /// The earliest time of the next attempt, after the group had no room.
-    retry_ms: u64,
+    retry_ms: Ms,
     /// The upload is given up if no part is applied before this time.
-    deadline_ms: u64,
+    deadline_ms: Ms,
     failed: Option<Reply<'static>>,
     grows: bool,
     context: RequestContext,
@@ -130,7 +130,7 @@ impl OutgoingUploads {
     }
 
     /// Returns true if a part can be sent, or a failed upload can be given up, at once.
-    pub(super) fn can_send(&self, now_ms: u64) -> bool {
+    pub(super) fn can_send(&self, now_ms: Ms) -> bool {
         self.has_room() && self.outgoing.iter().any(|outgoing| outgoing.is_ready(now_ms))
     }
 
@@ -139,7 +139,7 @@ impl OutgoingUploads {
     }
 
     /// Takes the reply to a part: the part was applied, or an error says that it failed or that its fate is unknown.
-    pub(super) fn on_part(&mut self, number: u64, bytes: usize, reply: &Reply<'_>, now_ms: u64) {
+    pub(super) fn on_part(&mut self, number: u64, bytes: usize, reply: &Reply<'_>, now_ms: Ms) {
         self.sent_bytes -= bytes;
         // A missing upload was given up, or its last command is queued. That command checks that all parts came.
         let Some(outgoing) = self.outgoing.iter_mut().find(|outgoing| outgoing.id.number == number) else {
@@ -160,7 +160,7 @@ impl OutgoingUploads {
 }
 
 impl Outgoing {
-    fn is_ready(&self, now_ms: u64) -> bool {
+    fn is_ready(&self, now_ms: Ms) -> bool {
         self.failed.is_some() || ((self.is_admitted || self.sent == 0) && self.retry_ms <= now_ms)
     }
 }
@@ -194,7 +194,7 @@ impl Engine {
         command: &Command<'_>,
         request: &Bytes,
         context: RequestContext,
-        deadline_ms: u64,
+        deadline_ms: Ms,
     ) {
         let body = Body::of(command, request);
         let uploads = &mut self.uploads;
@@ -207,7 +207,7 @@ impl Engine {
             sent: 0,
             crc: 0,
             is_admitted: false,
-            retry_ms: 0,
+            retry_ms: Ms(0),
             deadline_ms,
             failed: None,
             grows: command.grows(),
@@ -236,7 +236,7 @@ impl Engine {
 
     /// Gives up uploads that failed, are past their deadlines, or whose group refuses them now. `limit_ms` is the time
     /// limit from now on.
-    pub(in crate::node) fn tick_uploads(&mut self, limit_ms: u64, ports: &mut impl Ports, time: Time) {
+    pub(in crate::node) fn tick_uploads(&mut self, limit_ms: Ms, ports: &mut impl Ports, time: Time) {
         self.uploads.limit_ms = limit_ms;
         for _ in 0..self.uploads.outgoing.len() {
             let Some(mut outgoing) = self.uploads.outgoing.pop_front() else { return };

@@ -29,7 +29,7 @@ use crate::config::{HANDSHAKE_MS_MAX, LARGE_INPUT_BYTES, NODE_MESSAGE_BYTES_MAX}
 use alone::Alone;
 use bytes::BytesMut;
 use contacts::Contacts;
-use groups::{GroupId, NodeId};
+use groups::{GroupId, Ms, NodeId};
 use handshake::{loads, refuse};
 use net::event::ConnectionId;
 use net::frame::{self, Frame, FrameWriter, Message, Purpose};
@@ -54,15 +54,15 @@ struct Link {
     peer: Option<NodeId>,
     /// True for a connection for large transfers.
     bulk: bool,
-    since_ms: u64,
+    since_ms: Ms,
 }
 
 impl Link {
-    fn accepted(now_ms: u64) -> Link {
+    fn accepted(now_ms: Ms) -> Link {
         Link { dialled: None, peer: None, bulk: false, since_ms: now_ms }
     }
 
-    fn is_late(&self, now_ms: u64) -> bool {
+    fn is_late(&self, now_ms: Ms) -> bool {
         self.peer.is_none() && now_ms >= self.since_ms + HANDSHAKE_MS_MAX
     }
 }
@@ -73,7 +73,7 @@ impl Links {
     }
 
     /// Starts the time limits.
-    pub(super) fn begin(&mut self, now_ms: u64) {
+    pub(super) fn begin(&mut self, now_ms: Ms) {
         self.alone.begin(now_ms);
     }
 

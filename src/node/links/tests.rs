@@ -5,11 +5,11 @@ use crate::identity::{BirthRecord, Identity, Member};
 use crate::node::peers::{Peers, Roster};
 use crate::node::wire::NodeMessage;
 use bytes::Bytes;
-use groups::Membership;
 use groups::membership::MemberInfo;
+use groups::{Membership, Us};
 use net::event::ConnectionId;
 
-const BORN: Time = Time { mono_us: 1_000_000, unix_us: 1_700_000_000_000_000 };
+const BORN: Time = Time { mono_us: Us(1_000_000), unix_us: Us(1_700_000_000_000_000) };
 
 /// A member of a cluster of three, or a node that waits for the birth, with the calls that its links made.
 struct End {
@@ -115,7 +115,7 @@ impl End {
             cluster_id: [9; 16],
             groups: 4,
             hash_key: [7; 16],
-            session_ttl_ms: 60_000,
+            session_ttl_ms: Ms(60_000),
             value_bytes_max: 8 << 20,
             members: (1..=3).map(member).collect(),
         };
@@ -240,7 +240,7 @@ fn nothing_counts_before_the_hello_and_a_late_one_is_not_waited_for() {
     assert!(matches!(two.take(ConnectionId(20)).1[..], [Output::Close(ConnectionId(20), Close::Now)]));
     assert_eq!(two.told(), [Told::Gone(ConnectionId(20))]);
     two.links.accept(ConnectionId(21), BORN);
-    let late = Time { mono_us: BORN.mono_us + HANDSHAKE_MS_MAX * 1_000, ..BORN };
+    let late = Time { mono_us: BORN.mono_us + HANDSHAKE_MS_MAX.to_us(), ..BORN };
     two.rest.has_not_begun = true;
     two.links.tick(&mut two.rest, late);
     assert_eq!((two.told(), two.links.ids()), (vec![Told::Gone(ConnectionId(21))], vec![]));
@@ -282,7 +282,7 @@ fn a_node_joins_at_a_contact_and_asks_again_after_a_while() {
     two.links.accept(ConnectionId(20), BORN);
     assert!(talk(&mut one, ConnectionId(10), &mut two, ConnectionId(20)).is_empty());
     assert_eq!((one.told(), two.told()), (vec![], vec![Told::JoinRequest(NodeId(7))]));
-    let later = Time { mono_us: BORN.mono_us + 3_000_000, ..BORN };
+    let later = Time { mono_us: BORN.mono_us + Us(3_000_000), ..BORN };
     one.links.tick(&mut one.rest, later);
     assert!(matches!(one.rest.outputs.take()[..], [Output::Close(ConnectionId(10), Close::Now)]));
     // A member that is loading cannot tell yet which nodes belong to the cluster.

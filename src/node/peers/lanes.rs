@@ -294,7 +294,7 @@ impl Assembly {
 mod tests {
     use super::*;
     use groups::message::{Accept, Chosen, Vote};
-    use groups::{Ballot, Instance, NodeId, ValueBuilder};
+    use groups::{Ballot, Instance, Ms, NodeId, ValueBuilder};
     use net::frame::{Purpose, decode};
 
     const GROUP: GroupId = GroupId(3);
@@ -308,7 +308,7 @@ mod tests {
         let mut origin = groups::origin::OriginQueue::new(NodeId(1), 1);
         origin.push(|out| out.resize(out.len() + bytes, instance as u8));
         builder.extend(origin.send(usize::MAX).1, 1);
-        let value = builder.seal(0, 0, None);
+        let value = builder.seal(0, Ms(0), None);
         Message::Accept(Accept { ballot: ballot(), instance: Instance(instance), chosen: ballot(), value })
     }
 

@@ -19,7 +19,7 @@ use crate::storage::wal;
 use crate::versions::Versions;
 use bytes::Bytes;
 use groups::members::MEMBERS_MAX;
-use groups::{Ballot, Clock, GroupId, Members, Membership, NodeId};
+use groups::{Ballot, Clock, GroupId, Members, Membership, Ms, NodeId, Us};
 use incarnations::{Incarnation, Incarnations};
 use leases::Leases;
 use net::event::ConnectionId;
@@ -32,9 +32,9 @@ const START_SHIFT: u32 = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RoundTrip {
     /// When this node sent its ping, by the monotonic clock.
-    pub(super) sent_us: u64,
+    pub(super) sent_us: Us,
     /// Sum of the times that the two pings were in flight. The time for which the peer held the first does not count.
-    pub(super) us: u64,
+    pub(super) us: Us,
 }
 
 /// The state of the sender that a ping carries.
@@ -64,7 +64,7 @@ pub(super) struct Peers {
     /// The groups that this node leads, as told to the other members.
     claims: Claims,
     leases: Leases,
-    pinged_ms: u64,
+    pinged_ms: Ms,
     skipped: Skipped,
 }
 
@@ -91,7 +91,7 @@ impl Peers {
             pinged: start << START_SHIFT,
             claims: Claims { version: (start << START_SHIFT) + 1, ..Claims::default() },
             leases: Leases::new(config.reads == ReadMode::Lease),
-            pinged_ms: 0,
+            pinged_ms: Ms(0),
             skipped: Skipped::default(),
         };
         peers.enroll(roster);
@@ -171,13 +171,13 @@ impl Peers {
     }
 
     /// Returns the members that this node reaches and that can vote, ascending.
-    pub(super) fn reached(&self, now_ms: u64) -> Vec<NodeId> {
+    pub(super) fn reached(&self, now_ms: Ms) -> Vec<NodeId> {
         self.all.iter().filter(|peer| peer.can_vote(now_ms)).map(Peer::id).collect()
     }
 
     /// Returns the members that this node reaches, or reached less than
     /// [`REACH_GRACE_MS`](crate::config::REACH_GRACE_MS) ago.
-    pub(super) fn recently_reached(&mut self, now_ms: u64) -> Vec<NodeId> {
+    pub(super) fn recently_reached(&mut self, now_ms: Ms) -> Vec<NodeId> {
         self.all.iter_mut().filter_map(|peer| peer.is_recently_reached(now_ms).then(|| peer.id())).collect()
     }
 
@@ -191,17 +191,17 @@ impl Peers {
     }
 
     /// Returns true if this node reaches a majority, itself not counted, whose disks answer and have space.
-    pub(super) fn quorum_has_space(&self, now_ms: u64) -> bool {
+    pub(super) fn quorum_has_space(&self, now_ms: Ms) -> bool {
         self.have_disks(now_ms).count() >= self.voters().quorum()
     }
 
     /// Like [`Peers::quorum_has_space`], but counts only members whose disks were not late in the last
     /// [`DISK_SLOW_MS`](crate::config::DISK_SLOW_MS).
-    pub(super) fn quorum_is_quick(&self, now_ms: u64) -> bool {
+    pub(super) fn quorum_is_quick(&self, now_ms: Ms) -> bool {
         self.have_disks(now_ms).filter(|peer| peer.is_quick(now_ms)).count() >= self.voters().quorum()
     }
 
-    fn have_disks(&self, now_ms: u64) -> impl Iterator<Item = &Peer> {
+    fn have_disks(&self, now_ms: Ms) -> impl Iterator<Item = &Peer> {
         self.all
             .iter()
             .filter(move |peer| self.voters().contains(peer.id()) && peer.is_reached(now_ms) && peer.has_disk())
@@ -219,7 +219,7 @@ impl Peers {
 
     /// Ends the lease of a group that is being handed to another member. The others learn of it before the group's next
     /// message.
-    pub(super) fn release_lease(&mut self, group: GroupId, now_us: u64) {
+    pub(super) fn release_lease(&mut self, group: GroupId, now_us: Us) {
         if self.leases.release(group, now_us) {
             self.renew_claims();
         }
@@ -234,11 +234,11 @@ impl Peers {
 
     /// Takes a ping. Returns whether the set of nodes that the peer reaches has changed, and the round trip of the ping
     /// that this one answers, if it is known.
-    pub(super) fn on_ping(&mut self, from: NodeId, ping: &Ping, now_us: u64) -> (bool, Option<RoundTrip>) {
+    pub(super) fn on_ping(&mut self, from: NodeId, ping: &Ping, now_us: Us) -> (bool, Option<RoundTrip>) {
         let Some(peer) = self.find(from) else { return (false, None) };
         let (is_reach_other, sent_us) = peer.on_ping(ping, now_us);
         self.leases.on_ping(from, ping.lease, ping.claims_seen, ping.lease_grant.as_ref(), sent_us);
-        let us = |sent_us: u64| now_us.saturating_sub(sent_us.saturating_add(ping.held_us));
+        let us = |sent_us: Us| now_us.saturating_sub(sent_us.saturating_add(ping.held_us));
         (is_reach_other, sent_us.map(|sent_us| RoundTrip { sent_us, us: us(sent_us) }))
     }
 
@@ -256,7 +256,7 @@ impl Peers {
         link: ConnectionId,
         hello: &Hello,
         version: u16,
-        now_ms: u64,
+        now_ms: Ms,
     ) -> Option<ConnectionId> {
         self.leases.on_cut(hello.node);
         let peer = self.find(hello.node)?;
@@ -272,7 +272,7 @@ impl Peers {
     }
 
     /// Returns true if this node holds a lease for `group`, which it leads under `ballot` with these members.
-    pub(super) fn holds_lease(&self, group: GroupId, ballot: Ballot, membership: &Membership, now_us: u64) -> bool {
+    pub(super) fn holds_lease(&self, group: GroupId, ballot: Ballot, membership: &Membership, now_us: Us) -> bool {
         membership.voters().contains(self.me) && self.leases.holds(group, ballot, membership, now_us)
     }
 
@@ -289,10 +289,10 @@ impl Peers {
     pub(super) fn ping(
         &mut self,
         state: PingState,
-        now_us: u64,
+        now_us: Us,
         promised: impl Fn(GroupId, NodeId) -> Option<Ballot>,
     ) -> bool {
-        let now_ms = now_us / 1_000;
+        let now_ms = now_us.to_ms();
         if now_ms < self.pinged_ms + PING_MS {
             return false;
         }
@@ -430,18 +430,18 @@ impl Peers {
 
     /// Notes that an attempt to connect to a peer began as `connection`, or could not begin. Returns false if `to` is
     /// not a peer.
-    pub(super) fn on_dialling(&mut self, to: NodeId, connection: Option<ConnectionId>, now_ms: u64) -> bool {
+    pub(super) fn on_dialling(&mut self, to: NodeId, connection: Option<ConnectionId>, now_ms: Ms) -> bool {
         self.find(to).map(|peer| peer.on_dialling(connection, now_ms)).is_some()
     }
 
     /// Notes that an attempt to connect to a peer failed.
-    pub(super) fn on_dial_failed(&mut self, to: NodeId, now_ms: u64) {
+    pub(super) fn on_dial_failed(&mut self, to: NodeId, now_ms: Ms) {
         self.find(to).into_iter().for_each(|peer| peer.on_dial_failed(now_ms));
     }
 
     /// Handles the end of a connection. If it was a peer's link, returns the peer. If it was an attempt at a link, the
     /// attempt has failed.
-    pub(super) fn on_connection_gone(&mut self, id: ConnectionId, now_ms: u64) -> Option<NodeId> {
+    pub(super) fn on_connection_gone(&mut self, id: ConnectionId, now_ms: Ms) -> Option<NodeId> {
         if let Some(peer) = self.all.iter_mut().find(|peer| peer.is_dialled_as(id)) {
             peer.on_dial_failed(now_ms);
         }
@@ -458,7 +458,7 @@ impl Peers {
     }
 
     /// Returns the peers to dial now, and their addresses.
-    pub(super) fn take_due_dials(&mut self, is_born: bool, now_ms: u64) -> Vec<(NodeId, String)> {
+    pub(super) fn take_due_dials(&mut self, is_born: bool, now_ms: Ms) -> Vec<(NodeId, String)> {
         let me = self.me;
         let due = self.all.iter_mut().filter_map(|peer| {
             peer.is_to_be_dialled(me, is_born, now_ms).then(|| (peer.id(), peer.address().to_owned()))
@@ -470,7 +470,7 @@ impl Peers {
 
     /// Starts the time limits: all peers count as reached at `reached_ms`. `is_born`: this node may have granted leases
     /// in an earlier start.
-    pub(super) fn begin(&mut self, is_born: bool, reached_ms: u64, now_us: u64) {
+    pub(super) fn begin(&mut self, is_born: bool, reached_ms: Ms, now_us: Us) {
         if is_born {
             self.leases.begin(now_us);
         }
@@ -478,17 +478,17 @@ impl Peers {
     }
 
     /// Compensates a stall of this node; see [`Peer::compensate_stall`]. Leases are not prolonged.
-    pub(super) fn compensate_stall(&mut self, stalled_ms: u64, now_ms: u64) {
+    pub(super) fn compensate_stall(&mut self, stalled_ms: Ms, now_ms: Ms) {
         self.all.iter_mut().for_each(|peer| peer.compensate_stall(stalled_ms, now_ms));
     }
 
     /// Returns the connections to cut, because nothing was heard on them for too long.
-    pub(super) fn broken(&self, now_ms: u64) -> Vec<ConnectionId> {
+    pub(super) fn broken(&self, now_ms: Ms) -> Vec<ConnectionId> {
         self.all.iter().filter(|peer| peer.is_broken(now_ms)).filter_map(Peer::link).collect()
     }
 
     /// Returns the peers that have just been silent for too long. They count as dead.
-    pub(super) fn take_silent(&mut self, now_ms: u64) -> Vec<NodeId> {
+    pub(super) fn take_silent(&mut self, now_ms: Ms) -> Vec<NodeId> {
         let silent = self.all.iter_mut().filter(|peer| peer.falls_silent(now_ms));
         silent
             .map(|peer| {
@@ -499,13 +499,13 @@ impl Peers {
     }
 
     /// Returns the longest round trip to a peer, in microseconds.
-    pub(super) fn slowest_us(&self) -> u64 {
-        self.all.iter().map(Peer::rtt_us).max().unwrap_or(0)
+    pub(super) fn slowest_us(&self) -> Us {
+        self.all.iter().map(Peer::rtt_us).max().unwrap_or(Us(0))
     }
 
     /// Returns true if a ballot of a group may be promised to `to`; see [`Leases::allows`].
     pub(super) fn allows(&self, group: GroupId, to: NodeId, promised: Ballot, clock: Clock) -> bool {
-        self.leases.allows(group, to, promised, clock.mono_ms * 1_000)
+        self.leases.allows(group, to, promised, clock.mono_ms.to_us())
     }
 
     // Incarnations of other nodes.

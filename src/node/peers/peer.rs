@@ -13,7 +13,7 @@ use crate::endpoint::Endpoint;
 use crate::node::wire::{Claims, Hello, NODE, NodeMessage, Ping, Positions};
 use crate::versions::Versions;
 use bytes::Bytes;
-use groups::{Ballot, GroupId, Instance, Members, Message, NodeId};
+use groups::{Ballot, GroupId, Instance, Members, Message, Ms, NodeId, Us};
 use net::backoff::Backoff;
 use net::event::ConnectionId;
 use net::frame::{FrameWriter, Purpose};
@@ -21,7 +21,7 @@ use net::frame::{FrameWriter, Purpose};
 /// Maximum number of pings in flight whose sending times are kept.
 const PINGS_TIMED: usize = 16;
 /// A peer that should dial this node, and has not connected for 5 s, is dialled instead, at most once in 5 s.
-const LONELY_MS: u64 = 5_000;
+const LONELY_MS: Ms = Ms(5_000);
 
 /// One other member, or a guest.
 pub(in crate::node) struct Peer {
@@ -41,17 +41,17 @@ pub(in crate::node) struct Peer {
     backoff: Backoff,
     dialling: Option<ConnectionId>,
     /// Start of the time without a connection, or the last dial in place of the peer (see `LONELY_MS`).
-    unlinked_ms: Option<u64>,
+    unlinked_ms: Option<Ms>,
     frame: FrameWriter,
     ready: Vec<Bytes>,
     /// Large messages to the peer, the bytes that its connection has not written, and the fragments that came from it.
     lanes: Lanes,
     unsent: usize,
     assembly: Assembly,
-    heard_ms: u64,
+    heard_ms: Ms,
     /// True after the peer was silent for too long. Its connection may still hold.
     counts_as_dead: bool,
-    sent_us: [u64; PINGS_TIMED],
+    sent_us: [Us; PINGS_TIMED],
     /// The number of the last ping sent. Numbers are unique, even over two starts of this node: so each echo belongs to
     /// exactly one ping.
     pinged: u64,
@@ -59,27 +59,27 @@ pub(in crate::node) struct Peer {
     pinged_before: u64,
     /// The number and sending time of the last ping of this node that the peer echoed.
     echoed: u64,
-    echoed_ms: u64,
+    echoed_ms: Ms,
     /// When this node last found the peer reached.
-    reached_ms: u64,
+    reached_ms: Ms,
     their_ping: u64,
-    their_ping_us: u64,
+    their_ping_us: Us,
     their_reach: Vec<NodeId>,
     disk: bool,
     full: bool,
     draining: bool,
     /// When the peer's disk last answered, even if it was full.
-    disk_ms: u64,
+    disk_ms: Ms,
     /// When the peer last said that its disk was late.
-    late_ms: Option<u64>,
+    late_ms: Option<Ms>,
     claims: Claims,
     /// The version of this node's claims that the peer has.
     claims_seen: u64,
-    healthy_since_ms: Option<u64>,
-    rtt_us: u64,
+    healthy_since_ms: Option<Ms>,
+    rtt_us: Us,
     /// The peer's `next` in each group in which something was chosen, by group, and when the peer said so.
     positions: Vec<(GroupId, Instance)>,
-    positions_ms: u64,
+    positions_ms: Ms,
     /// The groups that the peer has not rebuilt yet, ascending.
     missing: Vec<GroupId>,
 }
@@ -102,35 +102,35 @@ impl Peer {
             lanes: Lanes::new(fragment_bytes, pinged),
             unsent: 0,
             assembly: Assembly::default(),
-            heard_ms: 0,
+            heard_ms: Ms(0),
             counts_as_dead: false,
-            sent_us: [0; PINGS_TIMED],
+            sent_us: [Us(0); PINGS_TIMED],
             pinged,
             pinged_before: pinged,
             echoed: 0,
-            echoed_ms: 0,
-            reached_ms: 0,
+            echoed_ms: Ms(0),
+            reached_ms: Ms(0),
             their_ping: 0,
-            their_ping_us: 0,
+            their_ping_us: Us(0),
             their_reach: Vec::new(),
             disk: false,
             full: false,
             draining: false,
-            disk_ms: 0,
+            disk_ms: Ms(0),
             late_ms: None,
             claims: Claims::default(),
             claims_seen: 0,
             healthy_since_ms: None,
-            rtt_us: 0,
+            rtt_us: Us(0),
             positions: Vec::new(),
-            positions_ms: 0,
+            positions_ms: Ms(0),
             missing: Vec::new(),
         }
     }
 
     /// Takes a new connection. Echoes of pings that were sent on the old connection no longer count. `version`: the
     /// version that the two nodes speak.
-    pub(super) fn on_linked(&mut self, link: ConnectionId, hello: &Hello, version: u16, now_ms: u64) {
+    pub(super) fn on_linked(&mut self, link: ConnectionId, hello: &Hello, version: u16, now_ms: Ms) {
         self.on_cut();
         (self.link, self.dialling) = (Some(link), None);
         (self.heard_ms, self.disk_ms) = (now_ms, now_ms);
@@ -147,7 +147,7 @@ impl Peer {
         self.lanes.clear();
         (self.unsent, self.assembly) = (0, Assembly::default());
         self.pinged_before = self.pinged;
-        (self.echoed, self.echoed_ms, self.their_ping) = (0, 0, 0);
+        (self.echoed, self.echoed_ms, self.their_ping) = (0, Ms(0), 0);
         self.claims_seen = 0;
         self.missing.clear();
         self.forget_claims();
@@ -160,13 +160,13 @@ impl Peer {
     }
 
     /// Returns true if the peer is connected and has echoed a recent ping.
-    pub(in crate::node) fn is_reached(&self, now_ms: u64) -> bool {
+    pub(in crate::node) fn is_reached(&self, now_ms: Ms) -> bool {
         self.link.is_some() && self.echoed > 0 && now_ms <= self.echoed_ms + ECHO_MS_MAX
     }
 
     /// Returns true if the peer is reached and its disk has answered within [`DISKS_MS_MAX`]. A peer whose disk does
     /// not answer cannot vote. It must not keep the other members from forming a majority that can vote.
-    pub(super) fn can_vote(&self, now_ms: u64) -> bool {
+    pub(super) fn can_vote(&self, now_ms: Ms) -> bool {
         self.is_reached(now_ms) && now_ms < self.disk_ms + DISKS_MS_MAX
     }
 
@@ -185,8 +185,8 @@ impl Peer {
 
     /// Takes a ping. Returns whether the set of nodes that the peer reaches has changed, and the sending time of the
     /// ping that this one answers, if it is known.
-    pub(super) fn on_ping(&mut self, ping: &Ping, now_us: u64) -> (bool, Option<u64>) {
-        let now_ms = now_us / 1_000;
+    pub(super) fn on_ping(&mut self, ping: &Ping, now_us: Us) -> (bool, Option<Us>) {
+        let now_ms = now_us.to_ms();
         if ping.number > self.their_ping {
             (self.their_ping, self.their_ping_us) = (ping.number, now_us);
         }
@@ -209,7 +209,7 @@ impl Peer {
         if let Some(sent_us) = sent_us.filter(|_| ping.echo > self.echoed) {
             // `echoed_ms` never goes back: after a stall, [`Peer::compensate_stall`] may have moved it beyond the
             // sending time of a ping in flight.
-            (self.echoed, self.echoed_ms) = (ping.echo, self.echoed_ms.max(sent_us / 1_000));
+            (self.echoed, self.echoed_ms) = (ping.echo, self.echoed_ms.max(sent_us.to_ms()));
             self.rtt_us = now_us.saturating_sub(sent_us.saturating_add(ping.held_us));
         }
         if !self.is_reached(now_ms) || !self.disk {
@@ -221,7 +221,7 @@ impl Peer {
     }
 
     /// Returns since when the peer has been reached without a break, with a disk that answers and has space.
-    pub(in crate::node) fn healthy_since_ms(&self) -> Option<u64> {
+    pub(in crate::node) fn healthy_since_ms(&self) -> Option<Ms> {
         self.healthy_since_ms
     }
 
@@ -250,7 +250,7 @@ impl Peer {
         self.draining
     }
 
-    pub(in crate::node) fn rtt_us(&self) -> u64 {
+    pub(in crate::node) fn rtt_us(&self) -> Us {
         self.rtt_us
     }
 
@@ -331,22 +331,22 @@ impl Peer {
     // Dialling.
 
     /// Notes that an attempt to connect began as `connection`, or could not begin.
-    pub(super) fn on_dialling(&mut self, connection: Option<ConnectionId>, now_ms: u64) {
+    pub(super) fn on_dialling(&mut self, connection: Option<ConnectionId>, now_ms: Ms) {
         self.dialling = connection;
         if connection.is_none() {
-            self.backoff.on_failure(now_ms);
+            self.backoff.on_failure(now_ms.0);
         }
     }
 
     /// Notes that the attempt to connect failed.
-    pub(super) fn on_dial_failed(&mut self, now_ms: u64) {
+    pub(super) fn on_dial_failed(&mut self, now_ms: Ms) {
         self.dialling = None;
-        self.backoff.on_failure(now_ms);
+        self.backoff.on_failure(now_ms.0);
     }
 
     /// Notes that the connection broke. An attempt at another one goes on.
-    pub(super) fn on_link_failed(&mut self, now_ms: u64) {
-        self.backoff.on_failure(now_ms);
+    pub(super) fn on_link_failed(&mut self, now_ms: Ms) {
+        self.backoff.on_failure(now_ms.0);
     }
 
     pub(super) fn is_dialled_as(&self, connection: ConnectionId) -> bool {
@@ -359,7 +359,7 @@ impl Peer {
     }
 
     /// Returns true if the node `me` should dial the peer now.
-    pub(super) fn is_to_be_dialled(&mut self, me: NodeId, is_born: bool, now_ms: u64) -> bool {
+    pub(super) fn is_to_be_dialled(&mut self, me: NodeId, is_born: bool, now_ms: Ms) -> bool {
         if self.link.is_some() || self.address.is_empty() {
             self.unlinked_ms = self.unlinked_ms.filter(|_| self.link.is_none());
             return false;
@@ -367,7 +367,7 @@ impl Peer {
         let unlinked_ms = *self.unlinked_ms.get_or_insert(now_ms);
         // The node that should dial may not know this one yet, or may have lost its address.
         let is_due = self.id < me || (is_born && now_ms >= unlinked_ms + LONELY_MS);
-        if !is_due || self.dialling.is_some() || !self.backoff.is_due(now_ms) {
+        if !is_due || self.dialling.is_some() || !self.backoff.is_due(now_ms.0) {
             return false;
         }
         if self.id > me {
@@ -379,16 +379,16 @@ impl Peer {
     // Liveness.
 
     /// Notes that bytes came: any byte shows that the peer lives.
-    pub(in crate::node) fn on_bytes(&mut self, now_ms: u64) {
+    pub(in crate::node) fn on_bytes(&mut self, now_ms: Ms) {
         (self.heard_ms, self.counts_as_dead) = (now_ms, false);
     }
 
-    pub(in crate::node) fn silent_ms(&self, now_ms: u64) -> u64 {
+    pub(in crate::node) fn silent_ms(&self, now_ms: Ms) -> Ms {
         now_ms.saturating_sub(self.heard_ms)
     }
 
     /// Returns true if the peer has just been silent for too long.
-    pub(super) fn falls_silent(&self, now_ms: u64) -> bool {
+    pub(super) fn falls_silent(&self, now_ms: Ms) -> bool {
         self.link.is_some() && !self.counts_as_dead && now_ms > self.heard_ms + SILENT_MS_MAX
     }
 
@@ -399,26 +399,26 @@ impl Peer {
     }
 
     /// Returns true if the connection must be cut: nothing was heard on it for more than [`BROKEN_MS_MAX`].
-    pub(super) fn is_broken(&self, now_ms: u64) -> bool {
+    pub(super) fn is_broken(&self, now_ms: Ms) -> bool {
         self.link.is_some() && now_ms > self.heard_ms + BROKEN_MS_MAX
     }
 
     /// Compensates a stall of this node of `stalled_ms`. The peer's messages from that time still wait to be read. So
     /// neither its silence nor the age of its last echo proves anything. Times are moved forward by the stall, but not
     /// beyond now.
-    pub(super) fn compensate_stall(&mut self, stalled_ms: u64, now_ms: u64) {
+    pub(super) fn compensate_stall(&mut self, stalled_ms: Ms, now_ms: Ms) {
         for at_ms in [&mut self.heard_ms, &mut self.echoed_ms, &mut self.reached_ms, &mut self.disk_ms] {
             *at_ms = now_ms.min(*at_ms + stalled_ms);
         }
     }
 
     /// Makes the peer count as reached at that time.
-    pub(super) fn set_reached(&mut self, at_ms: u64) {
+    pub(super) fn set_reached(&mut self, at_ms: Ms) {
         self.reached_ms = at_ms;
     }
 
     /// Returns true if the peer is reached, or was less than [`REACH_GRACE_MS`] ago.
-    pub(super) fn is_recently_reached(&mut self, now_ms: u64) -> bool {
+    pub(super) fn is_recently_reached(&mut self, now_ms: Ms) -> bool {
         if self.is_reached(now_ms) {
             self.reached_ms = now_ms;
         }
@@ -426,7 +426,7 @@ impl Peer {
     }
 
     /// Returns true if the peer's disk was not late in the last [`DISK_SLOW_MS`].
-    pub(super) fn is_quick(&self, now_ms: u64) -> bool {
+    pub(super) fn is_quick(&self, now_ms: Ms) -> bool {
         self.late_ms.is_none_or(|late_ms| now_ms >= late_ms + DISK_SLOW_MS)
     }
 
@@ -439,7 +439,7 @@ impl Peer {
 
     /// Begins the next ping. Returns its number, the peer's number that it echoes, when that came, and the version of
     /// the peer's claims that this node has.
-    pub(super) fn begin_ping(&mut self, now_us: u64) -> (u64, u64, u64, u64) {
+    pub(super) fn begin_ping(&mut self, now_us: Us) -> (u64, u64, Us, u64) {
         self.pinged += 1;
         self.sent_us[self.pinged as usize % PINGS_TIMED] = now_us;
         (self.pinged, self.their_ping, self.their_ping_us, self.claims.version)
@@ -470,14 +470,14 @@ impl Peer {
     // Groups.
 
     /// Takes the peer's report of its positions in the groups.
-    pub(in crate::node) fn set_positions(&mut self, positions: &Positions, now_ms: u64) {
+    pub(in crate::node) fn set_positions(&mut self, positions: &Positions, now_ms: Ms) {
         self.positions.clone_from(&positions.next);
         self.positions_ms = now_ms;
     }
 
     /// Returns the peer's `next` in a group, if the peer has reported positions in the last `ms_max` milliseconds.
-    pub(in crate::node) fn position(&self, group: GroupId, ms_max: u64, now_ms: u64) -> Option<Instance> {
-        if self.link.is_none() || self.positions_ms == 0 || now_ms > self.positions_ms + ms_max {
+    pub(in crate::node) fn position(&self, group: GroupId, ms_max: Ms, now_ms: Ms) -> Option<Instance> {
+        if self.link.is_none() || self.positions_ms == Ms(0) || now_ms > self.positions_ms + ms_max {
             return None;
         }
         let known = self.positions.binary_search_by_key(&group, |(id, _)| *id);

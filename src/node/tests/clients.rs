@@ -5,12 +5,12 @@ use super::*;
 /// Sends a request that may have to wait. Returns the replies of the first 100 ms.
 fn sent(world: &mut World, id: u32, number: u64, request: &str) -> String {
     world.send(id, number, format!("{}\r\n", request.replace(" | ", "\r\n")).as_bytes());
-    world.run(100);
+    world.run(Ms(100));
     world.replies(id, number)
 }
 
 /// Waits until the remaining replies to a client of node 1 are `reply`, for at most `limit_ms`.
-fn until_told(world: &mut World, number: u64, limit_ms: u64, reply: &str) {
+fn until_told(world: &mut World, number: u64, limit_ms: Ms, reply: &str) {
     let expected = format!("{}\r\n", reply.replace(' ', "\r\n")).into_bytes();
     let had = |world: &World| world.nodes[0].replies.get(&client(number)) == Some(&expected);
     world.run_until(reply, limit_ms, had);
@@ -25,10 +25,10 @@ fn a_pause_of_writes_lets_them_wait_and_reads_pass() {
     assert_eq!(sent(&mut world, 1, 2, "MULTI | GET k | EXEC | PING"), "+OK +QUEUED *1 $-1 +PONG");
     assert_eq!(sent(&mut world, 1, 3, "MULTI | SET z 2 | EXEC"), "+OK");
     assert_eq!(sent(&mut world, 2, 0, "GET k | SET other 1"), "$-1 +OK", "clients of other nodes are served");
-    world.run(2_000);
+    world.run(Ms(2_000));
     assert_eq!(world.replies(1, 1), "");
-    until_told(&mut world, 1, 1_000, "+OK $1 1");
-    world.run(100);
+    until_told(&mut world, 1, Ms(1_000), "+OK $1 1");
+    world.run(Ms(100));
     assert_eq!(world.replies(1, 3), "+QUEUED *1 +OK");
 }
 
@@ -39,7 +39,7 @@ fn a_pause_of_everything_ends_when_it_is_said() {
     assert_eq!(sent(&mut world, 1, 1, "GET k"), "");
     assert_eq!(sent(&mut world, 1, 2, "MULTI"), "");
     assert_eq!(sent(&mut world, 2, 0, "SET k 1"), "+OK", "the node leads on");
-    world.run(60_000);
+    world.run(Ms(60_000));
     assert_eq!((world.replies(1, 0), world.replies(1, 1)), (String::new(), String::new()));
     assert_eq!(sent(&mut world, 1, 3, "CLIENT UNPAUSE"), "+OK");
     assert_eq!((world.replies(1, 0), world.replies(1, 1)), ("+PONG".to_owned(), "$1 1".to_owned()));
@@ -51,7 +51,7 @@ fn a_pause_inside_a_transaction_begins_behind_it() {
     let mut world = World::led_by_1();
     let script = "MULTI | CLIENT PAUSE 500 WRITE | SET k 1 | EXEC | GET k | SET k 2";
     assert_eq!(sent(&mut world, 1, 0, script), "+OK +QUEUED +QUEUED *2 +OK +OK $1 1");
-    until_told(&mut world, 0, 500, "+OK");
+    until_told(&mut world, 0, Ms(500), "+OK");
 }
 
 #[test]
@@ -59,17 +59,17 @@ fn wait_counts_the_members_that_have_it_on_their_disks() {
     let mut world = World::led_by_1();
     // Both other members have the write on disk as soon as they have learned that it was chosen.
     world.send(1, 0, b"SET k 1\r\nWAIT 2 500\r\n");
-    until_told(&mut world, 0, 400, "+OK :2");
+    until_told(&mut world, 0, Ms(400), "+OK :2");
     // A follower's clients get the same answer. An answer that is already certain comes at once.
     assert_eq!(sent(&mut world, 2, 0, "SET k 2 | WAIT 1 0"), "+OK :1");
     // One disk is stuck, so its member has the write in memory at most.
     world.node(3).is_stuck = true;
     assert_eq!(sent(&mut world, 1, 0, "SET k 3 | WAIT 2 500 | GET k"), "+OK");
-    world.run(300);
+    world.run(Ms(300));
     assert_eq!(world.replies(1, 0), "");
-    until_told(&mut world, 0, 200, ":1 $1 3");
+    until_told(&mut world, 0, Ms(200), ":1 $1 3");
     assert_eq!(sent(&mut world, 1, 0, "SET k 4 | WAITAOF 1 2 500"), "+OK");
-    until_told(&mut world, 0, 500, "*2 :1 :1");
+    until_told(&mut world, 0, Ms(500), "*2 :1 :1");
     // Without a time limit the client waits as long as it takes.
     assert_eq!(sent(&mut world, 1, 0, "SET k 5 | WAITAOF 1 2 0"), "+OK");
     world.run(ELECTED_MS);
@@ -89,14 +89,14 @@ fn wait_ends_when_the_client_is_unblocked_or_gone() {
         let listed = world.ask(1, 1, "CLIENT LIST");
         assert!(listed.contains(" flags=b ") && listed.contains(" cmd=wait "), "{listed}");
         assert_eq!(world.ask(1, 1, &format!("CLIENT UNBLOCK 1{reason}")), ":1");
-        world.run(100);
+        world.run(Ms(100));
         assert_eq!(world.replies(1, 0), format!("{reply} +PONG"));
         assert_eq!(world.ask(1, 1, "CLIENT UNBLOCK 1"), ":0", "the client no longer waits");
     }
     assert_eq!(sent(&mut world, 1, 0, "WAIT 2 0"), "");
     let time = world.time;
     world.node(1).node.closed(client(0), time);
-    world.run(100);
+    world.run(Ms(100));
     assert!(!world.node(1).node.clients.is_any_waiting());
 }
 

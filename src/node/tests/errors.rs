@@ -6,18 +6,18 @@ use crate::config::{GROUP_QUEUE_BYTES, REACH_GRACE_MS, RELAY_BYTES_MAX, SILENT_M
 
 const NOT_REACHED: &str = "-CLUSTERDOWN Hash slot not served: this node reaches no majority of its cluster's nodes";
 const UNCERTAIN: &str = "-UNCERTAIN the command may or may not have been executed";
-const TIMEOUT_MS: u64 = 5_000;
+const TIMEOUT_MS: Ms = Ms(5_000);
 /// Limit until a node notices a silence and the grace period is over, in milliseconds.
-const NOTICED_MS: u64 = SILENT_MS_MAX + REACH_GRACE_MS + 200;
+const NOTICED_MS: Ms = Ms(SILENT_MS_MAX.0 + REACH_GRACE_MS.0 + 200);
 /// Limit for an answer that comes at once, in milliseconds.
-const AT_ONCE_MS: u64 = 3 * TICK_MS;
+const AT_ONCE_MS: Ms = Ms(3 * TICK_MS.0);
 
 impl World {
     /// Sends a request and returns its reply, which must come within [`AT_ONCE_MS`].
     fn ask_now(&mut self, id: u32, number: u64, request: &str) -> String {
         let before = self.time.mono_us;
         let reply = self.ask(id, number, request);
-        let took_ms = (self.time.mono_us - before) / 1_000;
+        let took_ms = (self.time.mono_us - before).to_ms();
         assert!(took_ms <= AT_ONCE_MS, "{request} was answered {reply} after {took_ms} ms");
         reply
     }
@@ -28,15 +28,15 @@ impl World {
     }
 
     /// Waits for the reply to an earlier request. Returns the reply and its time in milliseconds.
-    fn reply(&mut self, id: u32, number: u64, limit_ms: u64) -> (String, u64) {
+    fn reply(&mut self, id: u32, number: u64, limit_ms: Ms) -> (String, Ms) {
         let place = id as usize - 1;
         self.run_until("a reply", limit_ms, |world| world.nodes[place].replies.contains_key(&client(number)));
         let reply = self.node(id).replies.remove(&client(number)).unwrap_or_default();
-        (String::from_utf8_lossy(&reply).trim_end().to_owned(), self.time.mono_us / 1_000)
+        (String::from_utf8_lossy(&reply).trim_end().to_owned(), self.time.mono_us.to_ms())
     }
 
-    fn now_ms(&self) -> u64 {
-        self.time.mono_us / 1_000
+    fn now_ms(&self) -> Ms {
+        self.time.mono_us.to_ms()
     }
 }
 
@@ -65,7 +65,7 @@ fn a_node_in_a_minority_says_so_at_once_and_recovers_at_once() {
         });
         world.step();
         assert_eq!(world.ask(id, 0, "GET key"), "$1\r\n1", "the node serves reads again");
-        world.run_until("node 1 leads again", 20_000, |world| world.leads(1) && world.follows(3));
+        world.run_until("node 1 leads again", Ms(20_000), |world| world.leads(1) && world.follows(3));
     }
 }
 
@@ -84,12 +84,12 @@ fn commands_that_never_left_an_isolated_node_are_answered_early_and_the_rest_kee
         assert_eq!(reply, NOT_REACHED);
         assert!(at_ms - cut_ms <= NOTICED_MS, "after {} ms", at_ms - cut_ms);
     }
-    let (reply, at_ms) = world.reply(3, 0, TIMEOUT_MS + 1_000);
+    let (reply, at_ms) = world.reply(3, 0, TIMEOUT_MS + Ms(1_000));
     assert_eq!(reply, UNCERTAIN);
-    assert!((TIMEOUT_MS..TIMEOUT_MS + 100).contains(&(at_ms - cut_ms)), "after {} ms", at_ms - cut_ms);
+    assert!((TIMEOUT_MS..TIMEOUT_MS + Ms(100)).contains(&(at_ms - cut_ms)), "after {} ms", at_ms - cut_ms);
     world.cut.clear();
     world.run_until("node 3 follows", ELECTED_MS, |world| world.follows(3));
-    world.run(1_000);
+    world.run(Ms(1_000));
     assert_eq!(world.ask(3, 0, "GET key"), "$1\r\n1", "what it sent out was carried out, what it withdrew was not");
 }
 
@@ -102,7 +102,7 @@ fn a_node_whose_disk_is_full_has_others_carry_its_commands_out() {
     let mut world = World::led_by_1();
     assert_eq!(world.ask(3, 0, "SET key 1"), "+OK");
     world.node(3).node.set_space(exhausted());
-    world.run(200);
+    world.run(Ms(200));
     for number in 0..100 {
         assert_eq!(world.ask(1, 0, &format!("SET other {number}")), "+OK");
     }
@@ -161,7 +161,7 @@ fn commands_that_a_full_node_cannot_pass_on_are_refused_with_the_reason() {
         world.ask(1, 0, &format!("APPEND long1 {}", &long[..50_000]));
     }
     world.node(3).node.set_space(exhausted());
-    world.run(200);
+    world.run(Ms(200));
     let request = format!("*3\r\n$3\r\nSET\r\n$4\r\nlong\r\n${}\r\n{long}", long.len());
     let refusal = world.ask_now(3, 0, &request);
     assert!(refusal.starts_with("-MISCONF the disk of this node is full, and it forwards no commands"), "{refusal}");
@@ -174,7 +174,7 @@ fn commands_that_a_full_node_cannot_pass_on_are_refused_with_the_reason() {
     assert_eq!(world.ask(1, 0, "SET key 1"), "+OK");
     world.nodes.iter_mut().for_each(|host| host.node.set_space(full()));
     world.node(3).node.set_space(exhausted());
-    world.run(1_000);
+    world.run(Ms(1_000));
     for (command, reply) in [
         ("GET key", "-MISCONF the disk is full: this node lacks newer writes"),
         ("DEL key", "-MISCONF the disk is full: only reads are served"),
@@ -206,11 +206,15 @@ fn clients_that_wait_for_others_commands_are_told_when_those_get_no_answer() {
     // One more request has to wait. Nothing of it is read.
     let late = clients as u64;
     world.send(1, late, &request);
-    world.run(1_000);
+    world.run(Ms(1_000));
     assert!(world.node(1).replies.is_empty(), "the queue is full, and nobody is refused yet");
     for client in 0..clients as u64 {
-        let (reply, at_ms) = world.reply(1, client, TIMEOUT_MS + 1_000);
-        assert!(reply == UNCERTAIN && at_ms - began_ms <= TIMEOUT_MS + 1_000, "{reply} after {} ms", at_ms - began_ms);
+        let (reply, at_ms) = world.reply(1, client, TIMEOUT_MS + Ms(1_000));
+        assert!(
+            reply == UNCERTAIN && at_ms - began_ms <= TIMEOUT_MS + Ms(1_000),
+            "{reply} after {} ms",
+            at_ms - began_ms
+        );
     }
     // The input is offered again, as by the server when the node resumes a connection.
     world.send(1, late, &request);
@@ -220,7 +224,7 @@ fn clients_that_wait_for_others_commands_are_told_when_those_get_no_answer() {
     assert_eq!(world.reply(1, 98, AT_ONCE_MS).0, refusal);
 
     [2, 3].into_iter().for_each(|id| world.node(id).is_stuck = false);
-    world.run_until("the queue is empty", 2 * ELECTED_MS, |world| {
+    world.run_until("the queue is empty", ELECTED_MS * 2, |world| {
         world.nodes[0].node.engine.shard().queued_bytes() == 0
     });
     assert_eq!(world.ask(1, 99, "SET key 1"), "+OK");

@@ -42,8 +42,8 @@ fn a_large_value_reaches_all_in_fragments_from_the_leader_and_from_others() {
         let mut world = World::led_by_1();
         let next = world.next(1);
         world.send(id, 1, &set("k", 6 << 20));
-        world.run_until("it is answered", 4_000, |world| world.replied(id, 1) == "+OK\r\n");
-        world.run_until("all have it", 4_000, |world| (1..=3).all(|other| world.next(other) > next));
+        world.run_until("it is answered", Ms(4_000), |world| world.replied(id, 1) == "+OK\r\n");
+        world.run_until("all have it", Ms(4_000), |world| (1..=3).all(|other| world.next(other) > next));
         assert!(world.nodes.iter().all(|host| host.node.filling().is_empty()), "nothing waits any more");
         assert_eq!(world.ask(2, 2, "STRLEN k"), format!(":{}", 6 << 20));
     }
@@ -56,7 +56,7 @@ fn an_old_member_gets_a_large_value_whole() {
         host.node.peers.pretend(|peer| peer.set_version(2));
     }
     world.send(2, 1, &set("k", 6 << 20));
-    world.run_until("it is answered", 4_000, |world| world.replied(2, 1) == "+OK\r\n");
+    world.run_until("it is answered", Ms(4_000), |world| world.replied(2, 1) == "+OK\r\n");
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn a_vote_overtakes_a_large_value_on_a_slow_connection() {
     assert!((1..1 << 20).contains(&first), "{first} bytes in the first turn");
     node.unsent(link, first);
     assert_eq!(sent(&mut node), 0, "the connection takes no more");
-    node.tick(Time { mono_us: time.mono_us + 200_000, ..time });
+    node.tick(Time { mono_us: time.mono_us + Us(200_000), ..time });
     let ping = sent(&mut node);
     assert!((1..1_000).contains(&ping), "{ping} bytes for a ping");
     node.drained(link);
@@ -110,7 +110,7 @@ fn small_commands_do_not_wait_for_large_ones_of_others() {
     world.step();
     let queued = world.node(1).node.engine.shard().queued_bytes() - before;
     assert!((1..1_000).contains(&queued), "the small command queued {queued} bytes");
-    world.run(6_200);
+    world.run(Ms(6_200));
     assert!(world.replied(1, 6).starts_with('-'), "its time is up");
     world.give(1, 5, &mut large);
     world.step();
@@ -125,10 +125,10 @@ fn a_request_that_waits_unread_for_too_long_is_refused_even_in_the_midst_of_a_va
     let (begin, end) = request.split_at(6 << 20);
     let mut begin = BytesMut::from(begin);
     world.give(1, 5, &mut begin);
-    world.run(4_900);
+    world.run(Ms(4_900));
     world.give(1, 5, &mut begin);
     assert!(begin.len() == 6 << 20 && world.replied(1, 5).is_empty(), "it waits unread");
-    world.run(200);
+    world.run(Ms(200));
     world.give(1, 5, &mut begin);
     world.step();
     assert!(world.replied(1, 5).starts_with("-CLUSTERDOWN"), "in the midst of its value");

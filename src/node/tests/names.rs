@@ -59,7 +59,7 @@ fn dialling_a_moved_address_disturbs_no_connection_and_finds_the_member_when_it_
     assert_eq!(link(&mut world, 2, 1), None);
     world.moved.clear();
     let is_back = |world: &World| world.nodes[1].node.peers.linked().count() == 2;
-    world.run_until("node 1 is found again", 2_000, is_back);
+    world.run_until("node 1 is found again", Ms(2_000), is_back);
 }
 
 #[test]
@@ -105,8 +105,8 @@ fn clients_are_told_announced_addresses_and_slots_lists_no_dead_member() {
     for (of, to) in [(2, 1), (3, 1), (3, 2)] {
         cut_link(&mut world, of, to);
     }
-    world.run_until("all are there again", 2_000, |world| world.nodes[0].node.peers.linked().count() == 2);
-    world.run(1_000);
+    world.run_until("all are there again", Ms(2_000), |world| world.nodes[0].node.peers.linked().count() == 2);
+    world.run(Ms(1_000));
     let host = world.node(1).node.config.initial[2].1.clone();
     let nodes = world.ask(1, 1, "CLUSTER NODES");
     let has = |text: &str, part: &str| assert!(text.contains(part), "{part:?} in {text}");
@@ -123,7 +123,7 @@ fn clients_are_told_announced_addresses_and_slots_lists_no_dead_member() {
     has(&own, " outside:9000@9000,outside myself,master - 0 0 2 connected");
 
     world.isolate(2);
-    world.run(2_000);
+    world.run(Ms(2_000));
     let nodes = world.ask(1, 1, "CLUSTER NODES");
     has(&nodes, " 10.0.0.2:9000@9000,outside master,fail - 0 0 2 disconnected");
     let slots = world.ask(1, 1, "CLUSTER SLOTS");
@@ -167,7 +167,7 @@ fn the_incarnation_of_a_guest_outlasts_its_connection_and_the_log_segment_that_h
     assert!(node.peers.find(NodeId(9)).is_some_and(|peer| peer.link() == Some(ConnectionId(777))), "it is let in");
     node.closed(ConnectionId(777), time);
     assert!(node.peers.find(NodeId(9)).is_none());
-    world.run(100);
+    world.run(Ms(100));
 
     let logged = |world: &mut World| {
         let log = world.node(2).log.take().expect("a log");
@@ -181,7 +181,7 @@ fn the_incarnation_of_a_guest_outlasts_its_connection_and_the_log_segment_that_h
     let time = world.time;
     let droppable = wal::DroppableSegments { below: wal::SegmentSequence(lsn.0), lsn };
     world.node(2).node.on_completion(Completion::DroppableSegments(droppable), time);
-    world.run(100);
+    world.run(Ms(100));
     assert_eq!(logged(&mut world).collect::<Vec<_>>(), first);
     let old = Hello { start: 6, incarnations: vec![60], ..guest };
     assert!(check_hello(&mut world.node(2).node, &old).expect_err("an old copy").fatal);

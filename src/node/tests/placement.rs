@@ -8,7 +8,7 @@ fn moves_requested_one_after_the_other_are_all_done() {
     world.run_until("node 1 leads", ELECTED_MS, |world| world.leads(1) && world.follows(2) && world.follows(3));
     let moves = [2, 3, 1].map(|to| format!("PAXOI LEADER MOVE 0 {to}\r\n")).concat();
     world.send(1, 0, moves.as_bytes());
-    world.run(2_000);
+    world.run(Ms(2_000));
     assert_eq!(world.replies(1, 0), "+OK +OK +OK");
 }
 
@@ -21,7 +21,7 @@ fn a_move_goes_on_when_another_leads_meanwhile() {
     world.run_until("node 2 leads", ELECTED_MS, |world| world.leads(2));
     assert_eq!(world.replies(2, 0), "");
     world.run_until("node 3 leads", ELECTED_MS, |world| world.leads(3));
-    world.run(100);
+    world.run(Ms(100));
     assert_eq!(world.replies(2, 0), "+OK");
 }
 

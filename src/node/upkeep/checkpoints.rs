@@ -20,7 +20,7 @@ use crate::plural::plural;
 use crate::storage::checkpoint::{Catalog, CheckpointResult, CheckpointSequence, CheckpointTask, SectionSummary};
 use crate::storage::scrub::Findings;
 use crate::storage::wal::{Lsn, SegmentSequence};
-use groups::{GroupId, Instance};
+use groups::{GroupId, Instance, Ms, Us};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The checkpoint files of this node, and the round in progress.
@@ -50,8 +50,8 @@ pub(super) struct Checkpoints {
     /// The groups that have been recovering since the start: they learn their own past from other members.
     recovering: BTreeSet<GroupId>,
     /// Earliest time of the next round, in monotonic milliseconds.
-    due_ms: u64,
-    began_ms: u64,
+    due_ms: Ms,
+    began_ms: Ms,
     /// Old segments that are dropped once the log is durable up to an lsn.
     trimming: Option<Trimming>,
     last_failure: String,
@@ -65,8 +65,8 @@ pub(in crate::node) struct CheckpointFacts {
     pub(in crate::node) rounds: u64,
     pub(in crate::node) failures: u64,
     /// The time at which the last round ended, in unix milliseconds, and its duration.
-    pub(in crate::node) ended_unix_ms: u64,
-    pub(in crate::node) took_ms: u64,
+    pub(in crate::node) ended_unix_ms: Ms,
+    pub(in crate::node) took_ms: Ms,
     /// Scrubs of the disk, and the damaged files that they found.
     pub(in crate::node) scrubs: u64,
     pub(in crate::node) scrub_damaged: u64,
@@ -119,8 +119,8 @@ impl Checkpoints {
             wanted: BTreeSet::new(),
             covered: BTreeSet::new(),
             recovering: BTreeSet::new(),
-            due_ms: 0,
-            began_ms: 0,
+            due_ms: Ms(0),
+            began_ms: Ms(0),
             trimming: None,
             last_failure: String::new(),
             facts: CheckpointFacts::default(),
@@ -213,7 +213,7 @@ impl Checkpoints {
     /// Adds tokens for the time that has passed, at the base rate times a factor: the length of the log divided by its
     /// maximum, rounded down, at least 1 and at most [`CHECKPOINT_URGENCY_MAX`]. The bytes that one turn may take do
     /// not grow.
-    fn earn(&mut self, log_bytes: u64, now_us: u64) {
+    fn earn(&mut self, log_bytes: u64, now_us: Us) {
         let urgency = (log_bytes / self.log_bytes_max().max(1)).clamp(1, CHECKPOINT_URGENCY_MAX) as usize;
         self.bucket.earn(CHECKPOINT_BYTES_PER_MS * urgency, CHECKPOINT_SAVED_BYTES, now_us);
     }
@@ -270,7 +270,7 @@ impl Checkpoints {
 
     /// Begins a round if the log is too long, if the last round is too long ago, or if groups are wanted. The node
     /// began at `since_ms`.
-    pub(super) fn tick(&mut self, engine: &Engine, log: LogSize, since_ms: u64, time: Time) {
+    pub(super) fn tick(&mut self, engine: &Engine, log: LogSize, since_ms: Ms, time: Time) {
         let whole: Vec<GroupId> =
             self.recovering.iter().copied().filter(|id| !engine.group(*id).is_recovering()).collect();
         for group in whole {
@@ -407,7 +407,7 @@ impl Checkpoints {
                 self.end_round_if_saved(cx);
             }
             CheckpointResult::Failed { sequence, reason } => {
-                tracing::error!("{reason}; the next attempt is in {} s", CHECKPOINT_RETRY_MS / 1_000);
+                tracing::error!("{reason}; the next attempt is in {} s", CHECKPOINT_RETRY_MS.0 / 1_000);
                 self.facts.failures += 1;
                 // INFO shows the reason in one line.
                 self.last_failure = reason.replace(['\r', '\n'], " ");

@@ -29,7 +29,7 @@ use crate::storage::checkpoint::{
 use crate::storage::scrub::Findings;
 use crate::storage::wal::{self, ChosenValue, DroppableSegments, Lsn, ReadRange};
 use checkpoints::Checkpoints;
-use groups::{GroupId, NodeId};
+use groups::{GroupId, Ms, NodeId, Us};
 use net::event::ConnectionId;
 use net::frame::Purpose;
 use transfers::{Received, Transfers};
@@ -39,7 +39,7 @@ pub(super) struct Upkeep {
     checkpoints: Checkpoints,
     transfers: Transfers,
     load: LoopLoad,
-    began_ms: u64,
+    began_ms: Ms,
 }
 
 /// Size of the log.
@@ -86,7 +86,7 @@ impl Upkeep {
             checkpoints: Checkpoints::new(config.checkpoints),
             transfers: Transfers::default(),
             load: LoopLoad::default(),
-            began_ms: 0,
+            began_ms: Ms(0),
         }
     }
 
@@ -113,7 +113,7 @@ impl Upkeep {
     }
 
     /// Notes that a turn of the event loop took `took_us`, and that `logged` bytes have gone to the log in all.
-    pub(super) fn turn_took(&mut self, took_us: u64, logged: u64, now_us: u64) {
+    pub(super) fn turn_took(&mut self, took_us: Us, logged: u64, now_us: Us) {
         self.load.record(took_us, logged, now_us);
     }
 
@@ -123,7 +123,7 @@ impl Upkeep {
     }
 
     /// Notes when the node begins.
-    pub(super) fn begin(&mut self, now_ms: u64) {
+    pub(super) fn begin(&mut self, now_ms: Ms) {
         self.began_ms = now_ms;
     }
 
@@ -285,7 +285,7 @@ impl Upkeep {
             rounds: facts.rounds,
             failures: facts.failures,
             last_failure: checkpoints.last_failure(),
-            last_unix_s: facts.ended_unix_ms / 1_000,
+            last_unix_s: facts.ended_unix_ms.0 / 1_000,
             last_ms: facts.took_ms,
             receiving: self.transfers.count() as u64,
             received_bytes: totals.received_bytes,

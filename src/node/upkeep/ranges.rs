@@ -5,7 +5,7 @@
 use super::rate::{LoopLoad, TokenBucket};
 use crate::config::{RANGE_BYTES_MIN, RANGE_BYTES_PER_MS, RANGE_NEAR, RANGE_ROUND_MS, RANGES_SAVED_BYTES};
 use crate::storage::wal::ReadRange;
-use groups::GroupId;
+use groups::{GroupId, Us};
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
 
@@ -43,7 +43,7 @@ impl Ranges {
     }
 
     /// Passes the ranges that can be read now to `read`.
-    pub(super) fn step(&mut self, load: LoopLoad, now_us: u64, mut read: impl FnMut(ReadRange)) {
+    pub(super) fn step(&mut self, load: LoopLoad, now_us: Us, mut read: impl FnMut(ReadRange)) {
         if self.waiting.is_empty() {
             return;
         }
@@ -71,7 +71,7 @@ mod tests {
     use super::{LoopLoad, RANGE_BYTES_MIN, RANGE_NEAR, Ranges};
     use crate::config::LOAD_WINDOW_US;
     use crate::storage::wal::ReadRange;
-    use groups::{Ballot, GroupId, Instance};
+    use groups::{Ballot, GroupId, Instance, Us};
 
     fn range(tag: u64, group: u32, from: u64) -> ReadRange {
         let (group, from, below) = (GroupId(group), Instance(from), Instance(1_000_000));
@@ -93,7 +93,7 @@ mod tests {
         }
         for ms in 1..=1_000 {
             let mut out = Vec::new();
-            ranges.step(load, ms * 1_000, |range| out.push(range));
+            ranges.step(load, Us(ms * 1_000), |range| out.push(range));
             out.iter().for_each(|given| assert_eq!(ranges.ask(range(given.tag, given.group.0, 1)), None));
             all.append(&mut out);
         }
@@ -116,7 +116,7 @@ mod tests {
             |load| given_in_a_second(load, &[(2, 0), (2, 1)]).iter().map(|given| given.bytes_max).sum::<usize>();
         let (idle, busy_reading, busy_writing) = (LoopLoad::default(), busy(0), busy(8 << 20));
         assert!(per_second(busy_reading) * 8 < per_second(idle));
-        let logged_per_second = (8 << 20) * (1_000_000 / LOAD_WINDOW_US as usize);
+        let logged_per_second = (8 << 20) * (1_000_000 / LOAD_WINDOW_US.0 as usize);
         assert!(per_second(busy_writing) > logged_per_second * 4 / 3);
     }
 
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(ranges.ask(range(2, 1, 8)), None);
         let mut out = Vec::new();
         for ms in 1..100 {
-            ranges.step(LoopLoad::default(), ms * 1_000, |range| out.push(range));
+            ranges.step(LoopLoad::default(), Us(ms * 1_000), |range| out.push(range));
         }
         assert_eq!(out.iter().map(|range| (range.group.0, range.from.0)).collect::<Vec<_>>(), [(1, 8)]);
         assert!(out[0].bytes_max >= RANGE_BYTES_MIN);
@@ -141,15 +141,15 @@ mod tests {
         let mut ranges = Ranges::default();
         assert_eq!(ranges.ask(range(2, 0, 7)), None);
         let mut out = Vec::new();
-        ranges.step(LoopLoad::default(), 10_000, |range| out.push(range));
+        ranges.step(LoopLoad::default(), Us(10_000), |range| out.push(range));
         let [given] = out[..] else { panic!("{out:?}") };
         ranges.put_back(given);
-        ranges.step(LoopLoad::default(), 10_001, |range| out.push(range));
+        ranges.step(LoopLoad::default(), Us(10_001), |range| out.push(range));
         assert_eq!(out, [given, given]);
         // Unless the member has sent another request by now.
         assert_eq!(ranges.ask(range(2, 0, 9)), None);
         ranges.put_back(given);
-        ranges.step(LoopLoad::default(), 10_002, |range| out.push(range));
+        ranges.step(LoopLoad::default(), Us(10_002), |range| out.push(range));
         assert_eq!(out[2].from, Instance(9));
     }
 }

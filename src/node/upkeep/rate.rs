@@ -2,6 +2,7 @@
 //! background work runs at its maximum rate. On a busy loop it runs at its minimum rate, so that it still ends.
 
 use crate::config::LOAD_WINDOW_US;
+use groups::Us;
 
 /// Load above which background work slows down, in thousandths of the loop's time.
 const EASY_PER_MILLE: u64 = 200;
@@ -12,8 +13,8 @@ const BUSY_PER_MILLE: u64 = 500;
 /// a processor counts as work, because the machine is busy then too.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::node) struct LoopLoad {
-    since_us: u64,
-    worked_us: u64,
+    since_us: Us,
+    worked_us: Us,
     logged_before: u64,
     per_mille: u64,
     logged_per_ms: usize,
@@ -22,13 +23,13 @@ pub(in crate::node) struct LoopLoad {
 impl LoopLoad {
     /// Records a turn that ended at `now_us` and took `took_us`, without its sleep. `logged` bytes have gone to the log
     /// in all.
-    pub(super) fn record(&mut self, took_us: u64, logged: u64, now_us: u64) {
+    pub(super) fn record(&mut self, took_us: Us, logged: u64, now_us: Us) {
         self.worked_us += took_us;
         let passed_us = now_us.saturating_sub(self.since_us);
         if passed_us >= LOAD_WINDOW_US {
-            self.per_mille = (self.worked_us * 1_000 / passed_us).min(1_000);
-            self.logged_per_ms = ((logged - self.logged_before) * 1_000 / passed_us) as usize;
-            (self.since_us, self.worked_us, self.logged_before) = (now_us, 0, logged);
+            self.per_mille = (self.worked_us.0 * 1_000 / passed_us.0).min(1_000);
+            self.logged_per_ms = ((logged - self.logged_before) * 1_000 / passed_us.0) as usize;
+            (self.since_us, self.worked_us, self.logged_before) = (now_us, Us(0), logged);
         }
     }
 
@@ -53,14 +54,14 @@ impl LoopLoad {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct TokenBucket {
     allowance: i64,
-    earned_us: u64,
+    earned_us: Us,
 }
 
 impl TokenBucket {
     /// Adds the tokens of the time that has passed, at `bytes_per_ms`. The bucket holds at most `saved_max`.
-    pub(super) fn earn(&mut self, bytes_per_ms: usize, saved_max: usize, now_us: u64) {
-        let passed_us = now_us.saturating_sub(std::mem::replace(&mut self.earned_us, now_us)).min(100_000) as usize;
-        let earned = passed_us * bytes_per_ms / 1_000;
+    pub(super) fn earn(&mut self, bytes_per_ms: usize, saved_max: usize, now_us: Us) {
+        let passed_us = now_us.saturating_sub(std::mem::replace(&mut self.earned_us, now_us)).min(Us(100_000));
+        let earned = passed_us.0 as usize * bytes_per_ms / 1_000;
         self.allowance = (self.allowance + earned as i64).min(saved_max as i64);
     }
 
@@ -84,10 +85,11 @@ impl TokenBucket {
 mod tests {
     use super::{LoopLoad, TokenBucket};
     use crate::config::LOAD_WINDOW_US;
+    use groups::Us;
 
     fn load(per_mille: u64) -> LoopLoad {
         let mut load = LoopLoad::default();
-        load.record(per_mille * LOAD_WINDOW_US / 1_000, 0, LOAD_WINDOW_US);
+        load.record(LOAD_WINDOW_US * per_mille / 1_000, 0, LOAD_WINDOW_US);
         assert_eq!(load.per_mille(), per_mille);
         load
     }
@@ -102,12 +104,12 @@ mod tests {
     #[test]
     fn the_load_is_that_of_the_last_window() {
         let mut load = load(900);
-        load.record(0, 5_000, LOAD_WINDOW_US + 1);
+        load.record(Us(0), 5_000, LOAD_WINDOW_US + Us(1));
         assert_eq!((load.per_mille(), load.logged_per_ms()), (900, 0), "the window is not over");
-        load.record(LOAD_WINDOW_US / 4, 7_000, 2 * LOAD_WINDOW_US);
-        assert_eq!((load.per_mille(), load.logged_per_ms()), (250, 7_000 * 1_000 / LOAD_WINDOW_US as usize));
+        load.record(LOAD_WINDOW_US / 4, 7_000, LOAD_WINDOW_US * 2);
+        assert_eq!((load.per_mille(), load.logged_per_ms()), (250, 7_000 * 1_000 / LOAD_WINDOW_US.0 as usize));
         // A turn that is longer than the window.
-        load.record(5 * LOAD_WINDOW_US, 7_000, 4 * LOAD_WINDOW_US);
+        load.record(LOAD_WINDOW_US * 5, 7_000, LOAD_WINDOW_US * 4);
         assert_eq!((load.per_mille(), load.logged_per_ms()), (1_000, 0));
     }
 
@@ -115,15 +117,15 @@ mod tests {
     fn saved_tokens_are_bounded_and_overdrawn_tokens_are_earned_first() {
         let mut bucket = TokenBucket::default();
         assert!(!bucket.is_open());
-        bucket.earn(100, 1_000, 5_000);
+        bucket.earn(100, 1_000, Us(5_000));
         bucket.spend(499);
         assert!(bucket.is_open());
         bucket.spend(101);
-        bucket.earn(100, 1_000, 6_000);
+        bucket.earn(100, 1_000, Us(6_000));
         assert!(!bucket.is_open(), "100 were overdrawn");
         bucket.refund(1);
         assert!(bucket.is_open());
-        bucket.earn(100, 1_000, 99_000_000);
+        bucket.earn(100, 1_000, Us(99_000_000));
         bucket.spend(1_000);
         assert!(!bucket.is_open());
     }

@@ -13,7 +13,7 @@ use crate::config::{
 use crate::node::output::{Output, Outputs};
 use crate::node::wire::{Chunk, ChunkRequest, FileId, NODE, NodeMessage, Offer};
 use crate::storage::checkpoint::{CheckpointSequence, INCOMING_PREFIX, SectionSummary, TransferResult, TransferTask};
-use groups::{GroupId, Instance, NodeId};
+use groups::{GroupId, Instance, Ms, NodeId, Us};
 use net::event::ConnectionId;
 use net::frame::{FrameWriter, Purpose};
 use std::collections::{BTreeMap, VecDeque};
@@ -25,9 +25,9 @@ pub(super) struct Transfers {
     /// Transfer connections by member, and attempts at one.
     links: BTreeMap<NodeId, ConnectionId>,
     dialling: BTreeMap<NodeId, ConnectionId>,
-    due_ms: BTreeMap<NodeId, u64>,
+    due_ms: BTreeMap<NodeId, Ms>,
     /// Pinned files of this node, which other nodes fetch, and the time until which each is pinned.
-    pins: BTreeMap<CheckpointSequence, u64>,
+    pins: BTreeMap<CheckpointSequence, Ms>,
     /// Chunks that others have requested, by connection, and the number of chunks being read for them.
     queued: VecDeque<(ConnectionId, ChunkRequest)>,
     reading: usize,
@@ -64,13 +64,13 @@ struct Transfer {
     received: u64,
     written: u64,
     installing: bool,
-    began_ms: u64,
-    heard_ms: u64,
+    began_ms: Ms,
+    heard_ms: Ms,
 }
 
 impl Transfers {
     /// Returns true if a file is kept because another node fetches it.
-    pub(super) fn is_pinned(&self, sequence: CheckpointSequence, now_ms: u64) -> bool {
+    pub(super) fn is_pinned(&self, sequence: CheckpointSequence, now_ms: Ms) -> bool {
         self.pins.get(&sequence).is_some_and(|until_ms| now_ms < *until_ms)
     }
 
@@ -80,7 +80,7 @@ impl Transfers {
     }
 
     /// Returns the members from which a transfer should come, and to which there is no connection or attempt.
-    fn to_dial(&self, now_ms: u64) -> Vec<NodeId> {
+    fn to_dial(&self, now_ms: Ms) -> Vec<NodeId> {
         let wanted = self.active.iter().filter(|transfer| !transfer.installing).map(|transfer| transfer.from);
         let missing = |id: &NodeId| {
             let waits = self.due_ms.get(id).is_some_and(|due_ms| now_ms < *due_ms);
@@ -104,7 +104,7 @@ impl Transfers {
     }
 
     /// Adds the tokens of the time that has passed to both token buckets: for requests and for sending.
-    fn earn(&mut self, load: LoopLoad, now_us: u64) {
+    fn earn(&mut self, load: LoopLoad, now_us: Us) {
         let (least, most) = TRANSFER_BYTES_PER_MS;
         for bucket in [&mut self.asking, &mut self.sending] {
             bucket.earn(load.allows(least, most), TRANSFER_WINDOW_BYTES, now_us);
@@ -204,7 +204,7 @@ impl Transfers {
     }
 
     /// Gives up silent transfers, and returns the members to dial.
-    pub(super) fn tick(&mut self, now_ms: u64) -> Vec<NodeId> {
+    pub(super) fn tick(&mut self, now_ms: Ms) -> Vec<NodeId> {
         self.pins.retain(|_, until_ms| now_ms < *until_ms);
         self.active.retain(|transfer| {
             let silent = !transfer.installing && now_ms >= transfer.heard_ms + TRANSFER_SILENT_MS;
@@ -331,7 +331,7 @@ impl Transfers {
     // Transfer connections: a second one between the same two nodes, dialled by the node that fetches a checkpoint.
 
     /// Notes that a connection is being made; `None` if it could not begin.
-    pub(super) fn on_dialling(&mut self, to: NodeId, connection: Option<ConnectionId>, now_ms: u64) {
+    pub(super) fn on_dialling(&mut self, to: NodeId, connection: Option<ConnectionId>, now_ms: Ms) {
         match connection {
             Some(id) => _ = self.dialling.insert(to, id),
             None => _ = self.due_ms.insert(to, now_ms + TRANSFER_REDIAL_MS),
@@ -347,7 +347,7 @@ impl Transfers {
     }
 
     /// Handles the end of a connection. Returns false if it is neither a transfer connection nor an attempt at one.
-    pub(super) fn on_cut(&mut self, id: ConnectionId, now_ms: u64) -> bool {
+    pub(super) fn on_cut(&mut self, id: ConnectionId, now_ms: Ms) -> bool {
         let with =
             |map: &BTreeMap<NodeId, ConnectionId>| map.iter().find(|(_, link)| **link == id).map(|(node, _)| *node);
         let Some(node) = with(&self.links).or(with(&self.dialling)) else { return false };
@@ -378,17 +378,17 @@ mod tests {
     fn a_newer_connection_replaces_the_older_one_and_a_lost_one_is_made_again_later() {
         let mut transfers = Transfers::default();
         let node = NodeId(2);
-        transfers.on_dialling(node, Some(ConnectionId(7)), 0);
+        transfers.on_dialling(node, Some(ConnectionId(7)), Ms(0));
         assert_eq!(
             (transfers.on_linked(node, ConnectionId(7)), transfers.on_linked(node, ConnectionId(8))),
             (None, Some(ConnectionId(7)))
         );
         assert!(
-            !transfers.on_cut(ConnectionId(7), 100)
-                && transfers.on_cut(ConnectionId(8), 100)
-                && !transfers.on_cut(ConnectionId(8), 100)
+            !transfers.on_cut(ConnectionId(7), Ms(100))
+                && transfers.on_cut(ConnectionId(8), Ms(100))
+                && !transfers.on_cut(ConnectionId(8), Ms(100))
         );
-        assert!(transfers.due_ms[&node] > 100);
+        assert!(transfers.due_ms[&node] > Ms(100));
     }
 
     #[test]
@@ -396,11 +396,11 @@ mod tests {
         let mut transfers = Transfers::default();
         transfers.pins.insert(CheckpointSequence(3), TRANSFER_PIN_MS);
         assert!(
-            transfers.is_pinned(CheckpointSequence(3), TRANSFER_PIN_MS - 1)
+            transfers.is_pinned(CheckpointSequence(3), TRANSFER_PIN_MS - Ms(1))
                 && !transfers.is_pinned(CheckpointSequence(3), TRANSFER_PIN_MS)
         );
         assert!(
-            !transfers.is_pinned(CheckpointSequence(4), 0)
+            !transfers.is_pinned(CheckpointSequence(4), Ms(0))
                 && transfers.tick(TRANSFER_PIN_MS).is_empty()
                 && transfers.pins.is_empty()
         );

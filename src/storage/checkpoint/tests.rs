@@ -10,7 +10,7 @@ use crate::routing::{group_of, slot, slots_of};
 use crate::storage::checkpoint::CheckpointSequence;
 use crate::storage::disk::MemoryDisk;
 use bytes::BytesMut;
-use groups::{Ballot, CommandId, Counter, DedupTable, Instance, Membership, NodeId, Snapshot};
+use groups::{Ballot, CommandId, Counter, DedupTable, Instance, Membership, Ms, NodeId, Snapshot};
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ const SECOND: &str = "checkpoint-0000000000000002";
 fn store(group: u32, keys: usize, round: u64) -> Store {
     let group = GroupId(group);
     let mut store = Store::new(HEADER.hash_key, slots_of(group, GROUPS), StoreLimits::default());
-    store.begin(1_000 + round);
+    store.begin(Ms(1_000 + round));
     let names = (0..).map(|number| format!("key:{number}"));
     for key in names.filter(|key| group_of(slot(key.as_bytes()), GROUPS) == group).take(keys) {
         apply(&mut store, &["SET", &key, &format!("{round} aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"), "PX", "5000"]);
@@ -35,7 +35,7 @@ fn store(group: u32, keys: usize, round: u64) -> Store {
 
 fn apply(store: &mut Store, words: &[&str]) {
     let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
-    let context = ParseContext { cluster_ms: 1_000, durations: true, seed: 1 };
+    let context = ParseContext { cluster_ms: Ms(1_000), durations: true, seed: 1 };
     let mut body = BytesMut::new();
     encode(&parse(table::lookup(&words).unwrap(), &words, context).unwrap(), &mut body);
     store.apply(&body);
@@ -47,7 +47,7 @@ fn head(group: u32) -> SectionHead {
     dedup.advance(CommandId { origin: NodeId(3), start: 4, counter: Counter(5) });
     let membership = Membership::of_ids((1..=3).map(NodeId));
     let instance = Instance(77);
-    let state = Snapshot { instance, chosen, chain: 0xabcd, time_ms: 9, digest: 5, dedup, membership };
+    let state = Snapshot { instance, chosen, chain: 0xabcd, time_ms: Ms(9), digest: 5, dedup, membership };
     SectionHead { group: GroupId(group), state }
 }
 

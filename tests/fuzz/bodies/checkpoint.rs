@@ -3,7 +3,7 @@
 
 use super::{choice, piece, wide_choice};
 use bytes::BytesMut;
-use groups::{Ballot, DedupTable, GroupId, Instance, Membership, NodeId, Snapshot};
+use groups::{Ballot, DedupTable, GroupId, Instance, Membership, Ms, NodeId, Snapshot};
 use paxoi::kv::encode::encode;
 use paxoi::kv::{Installation, ParseContext, Store, StoreLimits, parse, table};
 use paxoi::routing::{group_of, slot, slots_of};
@@ -53,7 +53,7 @@ fn write(disk: &MemoryDisk, chosen: u8) {
             store.freeze();
             let (instance, chosen, dedup) = (Instance(7), Ballot::ZERO, DedupTable::default());
             let membership = Membership::of_ids([NodeId(1)].into_iter());
-            let state = Snapshot { instance, chosen, chain: 1, time_ms: 1, digest: 1, dedup, membership };
+            let state = Snapshot { instance, chosen, chain: 1, time_ms: Ms(1), digest: 1, dedup, membership };
             writer.begin(&SectionHead { group, state })?;
             while let Some(block) = store.next_block(200) {
                 writer.block(&block)?;
@@ -67,7 +67,7 @@ fn write(disk: &MemoryDisk, chosen: u8) {
 
 fn store(group: GroupId, keys: usize) -> Store {
     let mut store = Store::new(HEADER.hash_key, slots_of(group, HEADER.groups), StoreLimits::default());
-    store.begin(1_000);
+    store.begin(Ms(1_000));
     let own = |key: &String| group_of(slot(key.as_bytes()), HEADER.groups) == group;
     for key in (0..).map(|number| format!("key:{number}")).filter(own).take(keys) {
         apply(&mut store, &["SET", &key, "value value value value"]);
@@ -84,7 +84,7 @@ fn apply(store: &mut Store, words: &[&str]) -> String {
     let spec = table::lookup(&words).expect("a command");
     let mut body = BytesMut::new();
     encode(
-        &parse(spec, &words, ParseContext { cluster_ms: 1_000, durations: true, seed: 1 }).expect("well formed"),
+        &parse(spec, &words, ParseContext { cluster_ms: Ms(1_000), durations: true, seed: 1 }).expect("well formed"),
         &mut body,
     );
     match store.apply(&body) {

@@ -4,7 +4,7 @@
 
 use super::{choice, piece};
 use bytes::BytesMut;
-use groups::WorkBudget;
+use groups::{Ms, WorkBudget};
 use paxoi::kv::command::Command;
 use paxoi::kv::encode::{decode, encode};
 use paxoi::kv::reply::Reply;
@@ -13,7 +13,7 @@ use paxoi::kv::{ParseContext, Store, StoreLimits, parse};
 use paxoi::routing::SLOTS;
 
 const HASH_KEY: [u8; 16] = *b"0123456789abcdef";
-const START_MS: u64 = 1_700_000_000_000;
+const START_MS: Ms = Ms(1_700_000_000_000);
 /// Maximum bytes of a value: small, so that no command costs much, and limits are reached.
 const VALUE_BYTES_MAX: usize = 4 << 10;
 
@@ -24,7 +24,7 @@ pub fn run(mut data: &[u8]) {
     while !data.is_empty() {
         let chosen = choice(&mut data);
         if chosen & 0x80 != 0 {
-            now_ms += u64::from(chosen & 0x7f) * 100;
+            now_ms += Ms(u64::from(chosen & 0x7f) * 100);
             one.begin(now_ms);
             other.begin(now_ms);
             continue;
@@ -67,7 +67,7 @@ fn line_length(data: &[u8]) -> usize {
 }
 
 /// Returns the encoding of the command in a line of words, if it parses.
-fn parsed(line: &[u8], unix_ms: u64) -> Option<BytesMut> {
+fn parsed(line: &[u8], unix_ms: Ms) -> Option<BytesMut> {
     let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
     let command =
         parse(lookup(&words).ok()?, &words, ParseContext { cluster_ms: unix_ms, durations: true, seed: 7 }).ok()?;

@@ -4,6 +4,7 @@
 use super::{End, World, expect};
 use crate::process::EPOCH_US;
 use bytes::Bytes;
+use groups::{Ms, Us};
 use paxoi::verify::{Action, Outcome};
 use paxoi::versions::Versions;
 
@@ -193,9 +194,9 @@ pub(super) fn ahead_after_an_upgrade(world: &mut World) -> Result<(), String> {
     world.until("the group is hours ahead of cluster time", |world| {
         let time = world.processes[0].clocks.at(world.now_us);
         let Some(life) = &world.processes[0].life else { return false };
-        let cluster_ms = life.node.cluster_ms(time).unwrap_or(u64::MAX);
-        let group_ms = life.node.shard().groups().next().map_or(0, groups::Group::time_ms);
-        group_ms.saturating_sub(cluster_ms) > HOURS_US as u64 / 1_000 - 60_000
+        let cluster_ms = life.node.cluster_ms(time).unwrap_or(Ms::MAX);
+        let group_ms = life.node.shard().groups().next().map_or(Ms(0), groups::Group::time_ms);
+        group_ms.saturating_sub(cluster_ms) > Us(HOURS_US as u64).to_ms() - Ms(60_000)
     })?;
     world.connect_one_to_each()?;
     world.expect_locks_to_hold()
@@ -209,7 +210,7 @@ impl World {
 
     /// Freezes several machines for a minute at once.
     fn freeze_all(&mut self, nodes: &[usize]) {
-        let stopped: Vec<u64> = nodes.iter().map(|node| self.processes[*node].clocks.at(self.now_us).mono_us).collect();
+        let stopped: Vec<Us> = nodes.iter().map(|node| self.processes[*node].clocks.at(self.now_us).mono_us).collect();
         for node in nodes {
             self.network.asleep.insert(*node);
             self.pause(*node);
@@ -223,8 +224,8 @@ impl World {
         for node in nodes {
             let time = self.processes[*node].clocks.at(self.now_us);
             let cluster_ms = self.processes[*node].life.as_ref().and_then(|life| life.node.cluster_ms(time));
-            let real_ms = (EPOCH_US as u64 + self.now_us) / 1_000;
-            if cluster_ms.is_none_or(|cluster_ms| cluster_ms.abs_diff(real_ms) > 1_000) {
+            let real_ms = Us(EPOCH_US as u64 + self.now_us).to_ms();
+            if cluster_ms.is_none_or(|cluster_ms| cluster_ms.0.abs_diff(real_ms.0) > 1_000) {
                 return Err(format!("cluster time is {cluster_ms:?} at node {}, and real time {real_ms}", node + 1));
             }
         }
