@@ -4,6 +4,7 @@
 mod clocks;
 mod cut;
 mod disks;
+mod fragments;
 mod handover;
 mod hour;
 mod leases;
@@ -50,7 +51,7 @@ const fn scenario(name: &'static str, steps: fn(&mut World) -> Result<(), String
     Scenario { name, steps, nodes, spares, groups, session_ttl_ms, reads, cuts: false, seeds: 1, is_long: false }
 }
 
-pub(crate) const SCENARIOS: [Scenario; 48] = [
+pub(crate) const SCENARIOS: [Scenario; 49] = [
     scenario("paused-leader-reads", paused_leader_reads),
     scenario("half-cut-leader-reads", half_cut_leader_reads),
     Scenario { reads: ReadMode::Lease, ..scenario("paused-leader-with-a-lease", leases::paused_leader_with_a_lease) },
@@ -82,6 +83,7 @@ pub(crate) const SCENARIOS: [Scenario; 48] = [
     scenario("leader-dies-while-its-messages-wait", waiting::leader_dies_while_its_messages_wait),
     scenario("leader-dies-while-its-pings-wait", waiting::leader_dies_while_its_pings_wait),
     scenario("large-commands-of-a-dead-node", uploads::large_commands_of_a_dead_node),
+    scenario("connections-break-in-large-values", fragments::connections_break_in_large_values),
     scenario("accept-comes-twice", accept_comes_twice),
     scenario("wiped-before-it-was-met", wiped_before_it_was_met),
     scenario("wiped-during-the-birth", wiped_during_the_birth),
