@@ -183,13 +183,14 @@ pub struct FrameWriter {
     /// Uncopied ends of bodies, in order, each with the position in `buf` that it follows.
     tails: Vec<(usize, Bytes)>,
     tail_bytes: usize,
+    messages: u64,
 }
 
 impl FrameWriter {
     /// Creates a writer of frames for `purpose`.
     #[must_use]
     pub fn new(purpose: Purpose) -> Self {
-        Self { purpose, buf: BytesMut::new(), tails: Vec::new(), tail_bytes: 0 }
+        Self { purpose, buf: BytesMut::new(), tails: Vec::new(), tail_bytes: 0, messages: 0 }
     }
 
     /// Returns the frame's length so far, its header included; 0 without messages.
@@ -204,6 +205,12 @@ impl FrameWriter {
         self.buf.is_empty()
     }
 
+    /// Returns the number of messages in the frame so far.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        self.messages
+    }
+
     /// Appends a message. Its body is the bytes that `write_body` appends, followed by those that it returns.
     ///
     /// # Panics
@@ -213,6 +220,7 @@ impl FrameWriter {
             self.buf.put_slice(&[MAGIC, VERSION, self.purpose as u8, 0]);
             self.buf.put_bytes(0, HEADER_BYTES - 4);
         }
+        self.messages += 1;
         self.buf.put_u32_le(group);
         self.buf.put_slice(&[kind, 0, 0, 0]);
         let length_at = self.buf.len();
@@ -252,7 +260,7 @@ impl FrameWriter {
             taken = position;
         }
         ready.extend(Some(rest).filter(|rest| !rest.is_empty()));
-        self.tail_bytes = 0;
+        (self.tail_bytes, self.messages) = (0, 0);
     }
 
     fn checksum(&self) -> u32 {

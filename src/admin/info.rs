@@ -7,6 +7,7 @@ use super::REDIS_VERSION;
 use super::stats::Stats;
 use crate::kv::reply::Reply;
 use groups::{Ms, NodeId, Us};
+use net::event_loop::SystemCalls;
 use std::fmt::{Display, Write};
 
 /// The state of a node, for INFO.
@@ -176,6 +177,8 @@ pub struct PaxosView<'a> {
     pub value_version: u8,
     /// Clocks and cluster time.
     pub clocks: ClocksView,
+    /// The work of the process.
+    pub work: WorkView,
     /// Bytes of the log on disk.
     pub log_bytes: u64,
     /// Number of log segments.
@@ -191,6 +194,19 @@ pub struct PaxosView<'a> {
     pub storage: StorageView<'a>,
     /// The other members, by ascending id.
     pub peers: &'a [PeerView],
+}
+
+/// Work of a node since its start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WorkView {
+    /// Calls of the event loop for its sockets.
+    pub calls: SystemCalls,
+    /// Frames sent to other nodes.
+    pub frames_sent: u64,
+    /// Messages in these frames.
+    pub messages_sent: u64,
+    /// Bytes of all records that went to the log.
+    pub logged_bytes: u64,
 }
 
 /// A node's clock, and the time by which keys expire.
@@ -412,6 +428,12 @@ fn paxos(view: &InfoView<'_>, out: &mut String) {
     line(out, "turn_max_us", stats.turns.quantile_us(1.0));
     line(out, "batch_commands_mean", format_args!("{:.2}", stats.batches.commands_mean()));
     line(out, "batch_bytes_mean", format_args!("{:.2}", stats.batches.bytes_mean()));
+    line(out, "turns", paxos.work.calls.polls);
+    line(out, "socket_reads", paxos.work.calls.reads);
+    line(out, "socket_writes", paxos.work.calls.writes);
+    line(out, "peer_frames_sent", paxos.work.frames_sent);
+    line(out, "peer_messages_sent", paxos.work.messages_sent);
+    line(out, "log_bytes_written", paxos.work.logged_bytes);
     line(out, "ballots_lost", paxos.ballots_lost);
     line(out, "skipped_unknown_group", paxos.skipped_unknown_group);
     line(out, "skipped_unknown_kind", paxos.skipped_unknown_kind);

@@ -143,6 +143,8 @@ fn the_paxos_section_is_whole() {
                     fsync_mean_us:130\r\nfsync_p99_us:130\r\nturn_p50_us:0\r\nturn_p99_us:0\r\n\
                     turn_p999_us:0\r\nturn_max_us:0\r\n\
                     batch_commands_mean:2.50\r\nbatch_bytes_mean:75.00\r\n\
+                    turns:0\r\nsocket_reads:0\r\nsocket_writes:0\r\n\
+                    peer_frames_sent:0\r\npeer_messages_sent:0\r\nlog_bytes_written:0\r\n\
                     ballots_lost:0\r\nskipped_unknown_group:0\r\nskipped_unknown_kind:0\r\n\
                     protocol_version:0\r\nvalue_version:0\r\n\
                     cluster_time_ms:1700000000123\r\nclock_ahead_ms:0\r\ngroups_ahead_ms:0\r\n\

@@ -8,13 +8,14 @@ use crate::admin::cluster::{self, ClusterView};
 use crate::admin::config::{self, ConfigAction, ConfigChange, ConfigView};
 use crate::admin::hello;
 use crate::admin::info::{
-    self, ClientsView, ClocksView, InfoView, KeyspaceView, MemoryView, PaxosView, PeerView, ServerView,
+    self, ClientsView, ClocksView, InfoView, KeyspaceView, MemoryView, PaxosView, PeerView, ServerView, WorkView,
 };
 use crate::admin::kept::CompatValues;
 use crate::kv::Store;
 use crate::kv::reply::Reply;
 use crate::kv::table::{Spec, Verb};
 use groups::{GroupId, Ms, NodeId, Us};
+use net::event_loop::SystemCalls;
 use std::fmt::Write as _;
 
 /// Facts that only the process knows. The shell updates them at intervals.
@@ -40,6 +41,8 @@ pub struct Facts {
     pub log_segments: u64,
     /// While the node loads: bytes read so far, and bytes in all.
     pub loading_bytes: (u64, u64),
+    /// Calls of the event loop for its sockets.
+    pub system_calls: SystemCalls,
 }
 
 /// Facts about the node's process, and the CONFIG values that the node only remembers.
@@ -257,6 +260,12 @@ impl Core<'_> {
                     "ok"
                 } else {
                     "slow"
+                },
+                work: WorkView {
+                    calls: self.process_info.facts.system_calls,
+                    frames_sent: self.ports.peers.sent().frames,
+                    messages_sent: self.ports.peers.sent().messages,
+                    logged_bytes: self.engine.logged_bytes(),
                 },
                 relays_to: self.ports.relays.to().map_or(0, |to| to.0),
                 relayed_total: self.ports.relays.sent_total(),

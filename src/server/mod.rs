@@ -179,7 +179,14 @@ impl Server {
                 self.front.set_clients_max(fit);
             }
             let loading_bytes = self.progress.bytes();
-            let facts = ProcessFacts { disk_full, log_bytes, log_segments, loading_bytes, ..process_facts() };
+            let facts = ProcessFacts {
+                disk_full,
+                log_bytes,
+                log_segments,
+                loading_bytes,
+                system_calls: self.front.events.system_calls(),
+                ..process_facts()
+            };
             self.front.node.set_facts(facts);
             if self.front.node.is_loading() {
                 tell_progress(&self.progress);

@@ -66,6 +66,14 @@ pub(super) struct Peers {
     leases: Leases,
     pinged_ms: Ms,
     skipped: Skipped,
+    sent: Sent,
+}
+
+/// Counts of what was sent to the other members since the start. Pieces of large messages are not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sent {
+    pub(super) frames: u64,
+    pub(super) messages: u64,
 }
 
 /// Counts of messages that were skipped because this node does not know their group or their kind.
@@ -93,6 +101,7 @@ impl Peers {
             leases: Leases::new(config.reads == ReadMode::Lease),
             pinged_ms: Ms(0),
             skipped: Skipped::default(),
+            sent: Sent::default(),
         };
         peers.enroll(roster);
         peers
@@ -369,6 +378,10 @@ impl Peers {
         self.skipped.kinds += 1;
     }
 
+    pub(super) fn sent(&self) -> Sent {
+        self.sent
+    }
+
     pub(super) fn skipped(&self) -> Skipped {
         self.skipped
     }
@@ -409,6 +422,9 @@ impl Peers {
     pub(super) fn take_frames(&mut self, mut send: impl FnMut(ConnectionId, Bytes)) {
         for peer in &mut self.all {
             if let Some(link) = peer.link() {
+                let messages = peer.gathered_messages();
+                self.sent.frames += u64::from(messages > 0);
+                self.sent.messages += messages;
                 peer.take_frames().for_each(|frame| send(link, frame));
             }
         }

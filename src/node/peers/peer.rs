@@ -284,6 +284,11 @@ impl Peer {
     }
 
     /// Returns the frames of this turn for the peer's connection.
+    /// Returns the number of messages in the frame that is being gathered.
+    pub(super) fn gathered_messages(&self) -> u64 {
+        self.frame.messages()
+    }
+
     pub(in crate::node) fn take_frames(&mut self) -> impl Iterator<Item = Bytes> {
         self.frame.finish(&mut self.ready);
         self.lanes.fill(self.unsent, &mut self.frame, &mut self.ready);
