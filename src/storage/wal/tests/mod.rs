@@ -4,6 +4,7 @@ mod crash;
 mod errors;
 mod following;
 mod reading;
+mod recycling;
 mod rot;
 mod space;
 mod threads;
