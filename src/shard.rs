@@ -1,6 +1,7 @@
 //! A set of groups with their stores. Inputs are method calls, and their effects go to an [`EffectSink`]. A shard
 //! shares nothing, so several shards can run side by side.
 
+mod machine;
 mod replica;
 
 pub use replica::{Replica, unlogged};
@@ -14,7 +15,7 @@ use groups::message::Range;
 use groups::reads::ReadId;
 use groups::{
     Ballot, Clock, Counter, Effect, ElectionContext, Group, GroupId, Instance, LeadershipAnswer, Message, Ms, NodeId,
-    Snapshot, StateMachine, Value, WorkBudget,
+    Snapshot, Value, WorkBudget,
 };
 use std::collections::VecDeque;
 
@@ -52,26 +53,6 @@ pub trait EffectSink {
     fn work(&mut self) -> &mut WorkBudget;
     /// Takes the memory of keys that are gone. It has to be freed elsewhere, because that takes long.
     fn discard(&mut self, discarded: Discarded);
-}
-
-impl StateMachine for Store {
-    type Reply<'a> = Reply<'a>;
-
-    fn begin(&mut self, time_ms: Ms) {
-        Store::begin(self, time_ms);
-    }
-
-    fn digest(&self) -> u64 {
-        self.rolling_digest()
-    }
-
-    fn apply(&mut self, body: &[u8]) -> Reply<'_> {
-        Store::apply(self, body)
-    }
-
-    fn apply_some(&mut self, body: &[u8], wanted: bool, work: &mut WorkBudget) -> Option<Reply<'_>> {
-        Store::apply_some(self, body, wanted, work)
-    }
 }
 
 /// Number of ticks in which each quiet group is checked once, for keys that expire.

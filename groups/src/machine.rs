@@ -18,6 +18,12 @@ pub trait StateMachine {
     /// yet.
     fn digest(&self) -> u64;
 
+    /// Announces the bodies of commands that are executed next. A machine whose state is larger than the processor's
+    /// caches may read what they need from memory, for several commands at a time. It must not change.
+    fn look_ahead<'b>(&self, bodies: impl Iterator<Item = &'b [u8]>) {
+        let _ = bodies;
+    }
+
     /// Executes one command. The reply to an unreadable body is an error, the same on every member.
     fn apply(&mut self, body: &[u8]) -> Self::Reply<'_>;
 

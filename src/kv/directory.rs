@@ -55,6 +55,9 @@ const SLOT_BITS: u32 = 14;
 const HASH_BITS: u32 = 49;
 const CURSOR_SHIFT: u32 = 10;
 
+/// Maximum positions of one [`Directory::touch`].
+pub(super) const TOUCHED_MAX: usize = 16;
+
 /// The place for a missing key: the number of the table that would hold it. Valid until the directory changes.
 #[derive(Debug)]
 pub(super) struct Gap(usize);
@@ -90,6 +93,17 @@ impl Directory {
 
     pub(super) fn find(&self, position: KeyPosition, key: &[u8]) -> Option<&Entry> {
         self.tables[self.table_at(position)].find(hash(position), same(position, key))
+    }
+
+    /// Reads the entries at these positions, if there are any, from memory. The reads do not depend on each other, so the
+    /// processor overlaps them: first those of the tables, then those of the keys.
+    pub(super) fn touch(&self, positions: &[KeyPosition]) {
+        let mut found = [None; TOUCHED_MAX];
+        for (slot, position) in found.iter_mut().zip(positions) {
+            *slot = self.tables[self.table_at(*position)].find(hash(*position), |entry| entry.position == *position);
+        }
+        let first = |entry: &Entry| entry.key().first().copied();
+        std::hint::black_box(found.iter().flatten().filter_map(|entry| first(entry)).fold(0, u8::wrapping_add));
     }
 
     /// The entry of a key, to be changed.

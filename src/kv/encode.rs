@@ -226,6 +226,22 @@ pub fn decode(body: &[u8]) -> Result<Command<'_>, DecodeError> {
     decode_at(body, true)
 }
 
+/// Returns the first key of the commands that are sent most often; `None` for all others and for malformed bodies.
+pub(super) fn first_key(body: &[u8]) -> Option<&[u8]> {
+    let mut reader = Reader::new(body.get(1..)?);
+    match reader.u8().ok()? {
+        op::GET | op::INCR_BY | op::STRLEN | op::GET_RANGE | op::TTL | op::GET_DEL | op::PERSIST => {}
+        op::SET => {
+            let has_time = reader.u8().ok()? >> 4 >= 2;
+            if has_time {
+                reader.u64().ok()?;
+            }
+        }
+        _ => return None,
+    }
+    reader.bytes().ok()
+}
+
 /// Decodes a command. ONCE, EXEC, SESSION NEW and uploads may stand here only if it is `outermost`.
 fn decode_at(body: &[u8], outermost: bool) -> Result<Command<'_>, DecodeError> {
     let mut reader = Reader::new(body);

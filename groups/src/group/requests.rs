@@ -9,6 +9,11 @@ use crate::{Ballot, COMMAND_HEADER_BYTES, Counter, Effect, Instance, Message, Ms
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
+/// Number of commands that are announced to the state machine at a time.
+const LOOK_AHEAD: usize = 16;
+/// Minimum bytes of commands for that: one or two commands are not worth it.
+const LOOK_AHEAD_BYTES_MIN: usize = 256;
+
 /// A member's answer to the question "does this ballot still lead?".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LeadershipAnswer {
@@ -121,7 +126,13 @@ impl Group {
             machine.begin(value.time_ms());
             applying.begun = true;
         }
+        let mut announced = 0;
         for command in value.commands_from(applying.offset) {
+            if announced == 0 && value.bytes().len() - applying.offset >= LOOK_AHEAD_BYTES_MIN {
+                announced = LOOK_AHEAD;
+                machine.look_ahead(value.commands_from(applying.offset).take(LOOK_AHEAD).map(|command| command.body));
+            }
+            announced = announced.saturating_sub(1);
             let bytes = COMMAND_HEADER_BYTES + command.body.len();
             let own = match applying.inside.take() {
                 Some(own) => own,

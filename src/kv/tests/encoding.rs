@@ -4,7 +4,7 @@ use super::{Db, START_MS, show};
 use crate::kv::command::{
     Aspect, BadExpiry, Command, Constant, ExpireIf, Lifetime, Once, Scan, Set, SetAnswer, SetExpiry, SetIf, When,
 };
-use crate::kv::encode::{DecodeError, decode, encode, encode_shared};
+use crate::kv::encode::{DecodeError, decode, encode, encode_shared, first_key};
 use crate::kv::long_value::LONG_VALUE_BYTES;
 use crate::kv::reply::Reply;
 use crate::kv::session::SessionId;
@@ -104,6 +104,9 @@ proptest! {
     fn every_command_comes_back_and_shorter_or_longer_ones_do_not(material in material()) {
         for command in every_command(&material) {
             let mut body = encoded(&command);
+            if let Some(key) = first_key(&body) {
+                prop_assert_eq!(Some(key), key_of(&command), "{:?}", command);
+            }
             prop_assert_eq!(decode(&body), Ok(command));
             prop_assert!(decode(&body[..body.len() - 1]).is_err());
             body.extend_from_slice(&[0]);
@@ -130,7 +133,40 @@ proptest! {
         let _ = db.store.read(&body, Ms::MAX);
         let _ = db.store.apply(&body);
         let _ = decode(&body[2..]);
+        let _ = first_key(&body).or(first_key(&body[2..]));
     }
+}
+
+/// Returns the key of a command that names one key first.
+fn key_of<'a>(command: &Command<'a>) -> Option<&'a [u8]> {
+    match command {
+        Command::Get(key) | Command::StrLen(key) | Command::GetRange(key, ..) | Command::Ttl(key, _) => Some(key),
+        Command::GetDel(key) | Command::Persist(key) | Command::IncrBy(key, _) => Some(key),
+        Command::Set(set) => Some(set.key),
+        _ => None,
+    }
+}
+
+#[test]
+fn looking_ahead_reads_what_is_there_and_changes_nothing() {
+    let mut db = Db::new();
+    let bodies: Vec<BytesMut> = (0..40)
+        .map(|number| {
+            let key = format!("key:{number}");
+            if number % 3 > 0 {
+                db.ask(&format!("SET {key} v{number}"));
+            }
+            encoded(&Command::Get(key.as_bytes()))
+        })
+        .collect();
+    assert!(bodies.iter().all(|body| first_key(body).is_some_and(|key| key.starts_with(b"key:"))));
+    let before = db.store.rolling_digest();
+    for count in [0, 1, 2, 16, 40] {
+        let others = [&b""[..], b"\x01", b"\x01\x02\x09\0\0\0short"];
+        db.store.look_ahead(bodies[..count].iter().map(|body| &body[..]).chain(others));
+    }
+    assert_eq!(db.store.rolling_digest(), before);
+    assert_eq!(db.ask("GET key:1"), "\"v1\"");
 }
 
 #[test]

@@ -27,6 +27,9 @@ use std::collections::VecDeque;
 /// Bits of a query's number below the start number. One process sends far fewer than 2^40 queries.
 const START_SHIFT: u32 = 40;
 
+/// Maximum reads for which a store looks ahead at a time.
+const LOOK_AHEAD: usize = 16;
+
 /// A read of this node's clients.
 #[derive(Debug)]
 pub(in crate::node) struct Read {
@@ -320,7 +323,11 @@ impl Engine {
     /// Evaluates reads that are confirmed and whose instance is applied. Short reads are answered at once: they must
     /// not see the effects of later commands of their clients. Long reads wait for [`Engine::answer_long_reads`].
     pub(super) fn answer_reads(&mut self, ready: &[ReadId], ports: &mut impl Ports, time: Time) {
-        for &id in ready {
+        let mut looked = 0;
+        for (place, &id) in ready.iter().enumerate() {
+            if place >= looked {
+                looked = place + self.look_ahead(&ready[place..]);
+            }
             let Some(Pending { read, .. }) = self.reads.pending.get(id as usize) else { continue };
             if read.long {
                 self.reads.long.push_back(id);
@@ -337,6 +344,18 @@ impl Engine {
                 Err(ExpiryPending) => self.hold_read(group, id, time),
             }
         }
+    }
+
+    /// Lets the first read's group read from memory what the first reads need, if they are of that group. Returns the
+    /// number of these reads.
+    fn look_ahead(&self, ids: &[ReadId]) -> usize {
+        let read = |id: &ReadId| self.reads.pending.get(*id as usize).map(|pending| &pending.read);
+        let Some(first) = ids.first().and_then(read) else { return 1 };
+        let of_group = |id: &&ReadId| read(id).is_some_and(|read| read.group == first.group);
+        let count = ids.iter().take(LOOK_AHEAD).take_while(of_group).count();
+        let reads = ids[..count].iter().filter_map(read);
+        self.shard.store(first.group).look_ahead(reads.map(|read| &read.body[..]));
+        count
     }
 
     /// Continues the long reads until `work` is spent. No requests of a client are read while its long read is open.
