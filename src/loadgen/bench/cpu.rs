@@ -24,6 +24,9 @@ const COUNTERS: [(&str, &str); 8] = [
     ("log_bytes_written", "bytes to the log"),
 ];
 
+/// Minimum processor time of a thread in the table, in microseconds for each request. Most threads of a node sleep.
+const SHOWN_US_MIN: f64 = 0.0005;
+
 /// The processes of the servers under load.
 #[derive(Debug)]
 pub struct Servers {
@@ -190,8 +193,8 @@ impl fmt::Display for CpuReport {
         let names = self.servers.iter().map(|server| server.name.as_str());
         let columns: Vec<&str> = ["per request"].into_iter().chain(names).chain(["all"]).collect();
         let mut table = table(&columns);
-        let mut threads: Vec<&str> =
-            self.servers.iter().flat_map(|server| server.threads.keys()).map(|name| &**name).collect();
+        let shown = self.servers.iter().flat_map(|server| &server.threads).filter(|(_, us)| **us >= SHOWN_US_MIN);
+        let mut threads: Vec<&str> = shown.map(|(name, _)| name.as_str()).collect();
         threads.sort_unstable();
         threads.dedup();
         table.add_row(self.row("processor time, µs", |server| Some(server.us_per_request)));
@@ -230,11 +233,14 @@ mod tests {
 
     #[test]
     fn the_costs_are_differences_by_request_and_threads_of_one_name_add_up() {
-        let before = reading(&[(1, "loop", 1_000), (2, "worker", 500), (3, "ended", 9)], 10);
-        let after = reading(&[(1, "loop", 21_000), (2, "worker", 1_500), (4, "worker", 3_000)], 15);
+        let before = reading(&[(1, "loop", 1_000), (2, "worker", 500), (3, "ended", 9), (5, "idle", 7)], 10);
+        let after = reading(&[(1, "loop", 21_000), (2, "worker", 1_500), (4, "worker", 3_000), (5, "idle", 8)], 15);
         let cost = cost("node 1", &before, &after, 10);
-        assert_eq!(cost.threads, BTreeMap::from([("loop".to_owned(), 2.0), ("worker".to_owned(), 0.4)]));
-        assert!((cost.us_per_request - 2.4).abs() < 1e-9);
+        assert_eq!(
+            cost.threads,
+            BTreeMap::from([("idle".to_owned(), 0.0001), ("loop".to_owned(), 2.0), ("worker".to_owned(), 0.4)])
+        );
+        assert!((cost.us_per_request - 2.4001).abs() < 1e-9);
         assert_eq!(cost.work, BTreeMap::from([("log syncs", 0.5)]), "counters that a server lacks are left out");
         let report =
             CpuReport { requests: 10, servers: vec![cost.clone(), ServerCost { threads: BTreeMap::new(), ..cost }] };
@@ -242,6 +248,7 @@ mod tests {
         for line in ["processor time, µs", "thread loop", "log syncs"] {
             assert!(text.contains(line), "{text}");
         }
+        assert!(!text.contains("idle"), "{text}");
         assert!(text.lines().any(|line| line.contains("thread loop") && line.contains('-')), "{text}");
     }
 
