@@ -108,6 +108,13 @@ impl PreallocatedSegments {
     /// Takes note that the new name of an old segment is durable. It may be used only from now on: a segment whose
     /// header is new and whose name is old after a crash would stop the next start.
     pub(super) fn on_recycled(&self, name: String) {
+        self.add(name);
+    }
+
+    fn add(&self, name: String) {
+        if self.status.set_no_preallocated(false) {
+            tracing::info!("the log has space again in {}", self.disk.place());
+        }
         self.state().ready.push_back(name);
         self.status.set_preallocated(true);
         self.changed.notify_all();
@@ -120,20 +127,14 @@ impl PreallocatedSegments {
         }
         let made = self.make(SPARE, self.bytes);
         let stopped = self.state().stopped;
-        if self.status.set_no_preallocated(made.is_err() && !stopped) {
-            match &made {
-                Ok(()) => tracing::info!("the log has space again in {}", self.disk.place()),
-                Err(error) => tracing::error!(
-                    "cannot make a log segment of {} bytes in {}: {error}; writes are refused until there is space",
-                    self.bytes,
-                    self.disk.place()
-                ),
-            }
-        }
-        if made.is_ok() {
-            self.state().ready.push_back(SPARE.to_owned());
-            self.status.set_preallocated(true);
-            self.changed.notify_all();
+        match &made {
+            Ok(()) => self.add(SPARE.to_owned()),
+            Err(error) if self.status.set_no_preallocated(!stopped) && !stopped => tracing::error!(
+                "cannot make a log segment of {} bytes in {}: {error}; writes are refused until there is space",
+                self.bytes,
+                self.disk.place()
+            ),
+            Err(_) => {}
         }
         made
     }

@@ -191,3 +191,17 @@ fn a_reader_does_not_take_new_frames_for_old_ones() {
     assert_eq!(reader.read(&range(1)).unwrap(), [], "its segment is gone");
     assert_eq!(writer.status().rotten(), 0);
 }
+
+#[test]
+fn an_old_segment_ends_a_lack_of_space() {
+    let disk = MemoryDisk::new();
+    let mut writer = open_new(&disk);
+    for instance in 1..=4 {
+        append(&mut writer, vec![accept(0, instance, vec![1; 60_000])]).unwrap();
+    }
+    disk.set_capacity(Some(0));
+    assert!(writer.preallocate().is_err() && writer.status().full());
+    disk.set_capacity(None);
+    writer.drop_segments(writer.place().0).unwrap();
+    assert_eq!((spares(&disk).len(), writer.status().full()), (3, false));
+}
