@@ -1,27 +1,17 @@
-//! Keeps preallocated segments ready, and removes old segments. A preallocated segment is an old segment, or a file
-//! that is filled with zeros and synced. So writing a frame into it changes no metadata, and its sync is one write of
-//! the device. A full disk shows here, and never in the middle of a frame.
-//!
-//! Zeros are written only until the log has reached its usual length: they cost as many writes as the frames that go
-//! over them. After that, old segments are enough. Their frames stay in the file, and have lower sequence numbers than
-//! the segment that the file becomes.
+//! Keeps one preallocated segment ready, and removes old segments. A preallocated segment is filled with zeros and
+//! synced. So writing a frame into it changes no metadata, and its sync is one write of the device. A full disk shows
+//! here, and never in the middle of a frame.
 
 use super::index::Index;
 use super::trim::drop_segments;
-use super::{LogError, LogStatus, SegmentSequence, segment_name};
+use super::{LogError, LogStatus, SegmentSequence};
 use crate::storage::disk::Disk;
-use crate::storage::numbered::Numbered;
-use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The name of the preallocated segment of zeros.
+/// The name of the preallocated segment.
 const SPARE: &str = "spare";
-/// The names of old segments that are preallocated segments now. The number is that of the old segment.
-const RECYCLED: Numbered = Numbered("spare-");
-/// Maximum old segments that are kept. More are removed.
-const RECYCLED_MAX: usize = 8;
 /// The name of a segment for one frame that is larger than a preallocated segment, until it is durable.
 pub(super) const LARGE: &str = "spare-large";
 /// The suffix of the name of a file that is not whole yet.
@@ -41,100 +31,71 @@ pub(super) struct PreallocatedSegments {
 
 #[derive(Default)]
 struct State {
-    /// The names of the preallocated segments that are ready.
-    ready: VecDeque<String>,
+    ready: bool,
     stopped: bool,
     /// Segments with a lower sequence number are to be removed.
     drop_below: SegmentSequence,
 }
 
 impl PreallocatedSegments {
-    /// Uses existing preallocated segments that have the right size, and removes files that cannot be used.
+    /// Uses an existing preallocated segment if it has the right size, and removes files that cannot be used.
     pub(super) fn open(
         disk: Arc<dyn Disk>,
         bytes: u64,
         status: Arc<LogStatus>,
         index: Arc<Index>,
     ) -> Result<PreallocatedSegments, LogError> {
-        let mut ready = VecDeque::new();
+        let mut ready = false;
         for name in disk.list().map_err(LogError::io(SPARE, "find"))? {
-            if name == SPARE || RECYCLED.sequence(&name).is_some() {
-                let file = disk.open_read_only(&name).map_err(LogError::io(&name, "open"))?;
-                if file.size().map_err(LogError::io(&name, "read"))? == bytes && ready.len() < RECYCLED_MAX {
-                    ready.push_back(name);
-                    continue;
-                }
+            if name == SPARE {
+                let file = disk.open_read_only(SPARE).map_err(LogError::io(SPARE, "open"))?;
+                ready = file.size().map_err(LogError::io(SPARE, "read"))? == bytes;
             }
             let unfinished = name.strip_suffix(UNFINISHED).is_some_and(|name| name == SPARE);
-            if unfinished || name == LARGE || name == SPARE || RECYCLED.sequence(&name).is_some() {
+            if unfinished || name == LARGE || (name == SPARE && !ready) {
                 disk.remove(&name).map_err(LogError::io(&name, "remove"))?;
             }
         }
-        status.set_preallocated(!ready.is_empty());
+        status.set_preallocated(ready);
         let state = Mutex::new(State { ready, stopped: false, drop_below: SegmentSequence(0) });
         Ok(PreallocatedSegments { disk, bytes, status, index, state, changed: Condvar::new() })
     }
 
-    /// Returns the name of the next preallocated segment, if one is ready. The caller must rename it before any other
-    /// call here.
-    pub(super) fn take(&self) -> Option<String> {
-        self.state().ready.front().cloned()
+    /// Returns the name of the preallocated segment, if it is ready. The caller must rename it before any other call
+    /// here.
+    pub(super) fn take(&self) -> Option<&'static str> {
+        let state = self.state();
+        state.ready.then_some(SPARE)
     }
 
-    /// Takes note that the segment of the last [`PreallocatedSegments::take`] is in use. Requests another one if it was
-    /// the last.
+    /// Takes note that the preallocated segment is in use, and requests another one.
     pub(super) fn on_taken(&self) {
-        let mut state = self.state();
-        state.ready.pop_front();
-        self.status.set_preallocated(!state.ready.is_empty());
+        self.state().ready = false;
+        self.status.set_preallocated(false);
         self.changed.notify_all();
     }
 
-    /// Removes the file of an old segment of `length` bytes from the log: it becomes a preallocated segment if it is
-    /// of use as one. The directory is not synced. Returns the new name, for [`PreallocatedSegments::on_recycled`].
-    pub(super) fn retire(&self, sequence: SegmentSequence, length: u64) -> io::Result<Option<String>> {
-        let name = segment_name(sequence);
-        // Where space is short, others need it more.
-        let is_of_use = length == self.bytes
-            && self.state().ready.len() < RECYCLED_MAX
-            && self.disk.free_bytes()? >= RECYCLED_MAX as u64 * self.bytes;
-        if !is_of_use {
-            return self.disk.remove(&name).map(|()| None);
-        }
-        let recycled = RECYCLED.name(sequence.0);
-        self.disk.rename(&name, &recycled).map(|()| Some(recycled))
-    }
-
-    /// Takes note that the new name of an old segment is durable. It may be used only from now on: a segment whose
-    /// header is new and whose name is old after a crash would stop the next start.
-    pub(super) fn on_recycled(&self, name: String) {
-        self.add(name);
-    }
-
-    fn add(&self, name: String) {
-        if self.status.set_no_preallocated(false) {
-            tracing::info!("the log has space again in {}", self.disk.place());
-        }
-        self.state().ready.push_back(name);
-        self.status.set_preallocated(true);
-        self.changed.notify_all();
-    }
-
-    /// Makes a preallocated segment now, unless one is ready.
+    /// Makes the preallocated segment now, unless it is ready.
     pub(super) fn prepare(&self) -> io::Result<()> {
-        if !self.state().ready.is_empty() {
+        if self.state().ready {
             return Ok(());
         }
         let made = self.make(SPARE, self.bytes);
         let stopped = self.state().stopped;
-        match &made {
-            Ok(()) => self.add(SPARE.to_owned()),
-            Err(error) if self.status.set_no_preallocated(!stopped) && !stopped => tracing::error!(
-                "cannot make a log segment of {} bytes in {}: {error}; writes are refused until there is space",
-                self.bytes,
-                self.disk.place()
-            ),
-            Err(_) => {}
+        if self.status.set_no_preallocated(made.is_err() && !stopped) {
+            match &made {
+                Ok(()) => tracing::info!("the log has space again in {}", self.disk.place()),
+                Err(error) => tracing::error!(
+                    "cannot make a log segment of {} bytes in {}: {error}; writes are refused until there is space",
+                    self.bytes,
+                    self.disk.place()
+                ),
+            }
+        }
+        if made.is_ok() {
+            self.state().ready = true;
+            self.status.set_preallocated(true);
+            self.changed.notify_all();
         }
         made
     }
@@ -145,7 +106,7 @@ impl PreallocatedSegments {
         loop {
             let made = self.prepare();
             let mut state = self.state();
-            while !state.ready.is_empty() && state.drop_below == SegmentSequence(0) && !state.stopped {
+            while state.ready && state.drop_below == SegmentSequence(0) && !state.stopped {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             if state.stopped {
@@ -176,7 +137,7 @@ impl PreallocatedSegments {
     /// Removes the segments below `below`. Returns false if one could not be removed. If `again` is true, the error is
     /// not reported: the last attempt did that.
     fn drop_now(&self, below: SegmentSequence, again: bool) -> bool {
-        match drop_segments(self, &self.index, &self.status, below) {
+        match drop_segments(&*self.disk, &self.index, &self.status, below) {
             Ok(()) => true,
             Err(error) => {
                 if !again {
@@ -190,7 +151,7 @@ impl PreallocatedSegments {
     /// Waits until a preallocated segment is ready. Returns false if the log is closed instead.
     pub(super) fn wait(&self) -> bool {
         let mut state = self.state();
-        while state.ready.is_empty() && !state.stopped {
+        while !state.ready && !state.stopped {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         !state.stopped
@@ -214,10 +175,6 @@ impl PreallocatedSegments {
     pub(super) fn stop(&self) {
         self.state().stopped = true;
         self.changed.notify_all();
-    }
-
-    pub(super) fn disk(&self) -> &dyn Disk {
-        &*self.disk
     }
 
     /// Makes a durable file of zeros, all or nothing.

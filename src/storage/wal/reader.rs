@@ -93,9 +93,7 @@ impl ChosenReader {
             }
         }
         let (values, damaged) = selection.finish();
-        if let Some((sequence, error)) = damaged
-            && index.has(sequence)
-        {
+        if let Some(error) = damaged {
             self.status.on_rotten();
             tracing::error!("{error}; the node that asked for the value has to ask another node");
         }
@@ -161,8 +159,8 @@ impl<'a> Selection<'a> {
         true
     }
 
-    /// Returns the values up to the first that cannot be read, and the segment and the error of that one.
-    fn finish(mut self) -> (Vec<ChosenValue>, Option<(SegmentSequence, LogError)>) {
+    /// Returns the values up to the first that cannot be read, and the error of that one.
+    fn finish(mut self) -> (Vec<ChosenValue>, Option<LogError>) {
         if self.wanted.following() == self.range.below {
             self.choose_by(self.range.last_chosen);
         }
@@ -170,7 +168,7 @@ impl<'a> Selection<'a> {
         for found in &self.chosen {
             match found.load(self.range.group) {
                 Ok(value) => values.push(value),
-                Err(error) => return (values, Some((found.sequence, error))),
+                Err(error) => return (values, Some(error)),
             }
         }
         (values, None)
@@ -250,8 +248,7 @@ impl SegmentMap {
         let mut window = Window::open(disk, &segment_name(self.sequence), CHUNK_BYTES)?;
         while self.end < end {
             let at = self.end;
-            let frame = FrameHeader::decode(window.bytes(at, FRAME_HEADER_BYTES)?, seed);
-            let Some(frame) = frame.filter(|frame| frame.segment == self.sequence) else {
+            let Some(frame) = FrameHeader::decode(window.bytes(at, FRAME_HEADER_BYTES)?, seed) else {
                 return Err(window.corrupt(at, "the header of a durable frame cannot be read".to_owned()));
             };
             let headers_at = at + FRAME_HEADER_BYTES as u64;

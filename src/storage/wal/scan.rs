@@ -280,15 +280,13 @@ impl Walk<'_> {
 
     /// Searches everything behind the bad frame at `bad` for a claim that this frame was durable. Returns an error if
     /// there is such a claim. Otherwise the frame is torn, and the result is the offset at which the remains of torn
-    /// frames end: no later than at the first whole frame of the older segment that this file was before. Claims of
-    /// such frames are about lower lsns.
+    /// frames end.
     fn torn_end(&self, segment: &SegmentHeader, bad: u64, flaw: &Flaw, window: &mut Window) -> Result<u64, LogError> {
         let (mut at, mut dirty_end) = match flaw {
             // The search begins behind the frame: inside it a value may look like anything.
             Flaw::Body(header, _) => (bad + header.frame_bytes(), bad + header.frame_bytes()),
             Flaw::Header | Flaw::WrongPosition(_) => (bad, bad),
         };
-        let mut reaches_old_frames = false;
         while at < segment.length {
             // A frame header may extend beyond the searched chunk.
             let chunk = window.bytes(at, CHUNK_BYTES + FRAME_HEADER_BYTES)?;
@@ -302,11 +300,8 @@ impl Walk<'_> {
                 if word.iter().all(|byte| *byte == 0) {
                     continue;
                 }
+                dirty_end = at + (start + word.len()) as u64;
                 let claim = word.starts_with(&FRAME_MAGIC).then(|| FrameHeader::decode(rest, self.seed)).flatten();
-                reaches_old_frames |= claim.is_some_and(|claim| claim.segment < segment.sequence);
-                if !reaches_old_frames {
-                    dirty_end = at + (start + word.len()) as u64;
-                }
                 let Some(claim) = claim else { continue };
                 if claim.durable >= self.lsn && claim.durable < claim.lsn {
                     let place = at + start as u64;

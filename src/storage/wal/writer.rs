@@ -86,7 +86,7 @@ impl Writer {
                 let length = options.segment_bytes;
                 let header = SegmentHeader { previous, storage_id, sequence: SegmentSequence(1), first_lsn, length };
                 let Some(ready) = preallocated.take() else { unreachable!("the segment was just made") };
-                let segment = Segment::begin(&*disk, &ready, &header)?;
+                let segment = Segment::begin(&*disk, ready, &header)?;
                 preallocated.on_taken();
                 index.begin_segment(&header, segment.tail);
                 status.on_segment(length);
@@ -142,19 +142,13 @@ impl Writer {
     /// # Errors
     /// [`LogError::Io`]. The call may be repeated.
     pub fn drop_segments(&self, below: SegmentSequence) -> Result<(), LogError> {
-        super::trim::drop_segments(&self.preallocated, &self.index, &self.status, below)
+        super::trim::drop_segments(&*self.disk, &self.index, &self.status, below)
     }
 
     /// Returns true if no durability marker shows the last frame as durable: see [`Writer::write_durability_marker`].
     #[must_use]
     pub fn wants_durability_marker(&self) -> bool {
         !self.marked
-    }
-
-    /// Returns the last segment, and the offset of the next frame in it.
-    #[cfg(test)]
-    pub(super) fn place(&self) -> (SegmentSequence, u64) {
-        (self.segment.sequence, self.segment.tail)
     }
 
     /// Makes the next preallocated segment. For callers that drive the writer without threads.
@@ -232,7 +226,7 @@ impl Writer {
     fn next_segment(&mut self) -> Result<bool, LogError> {
         let Some(ready) = self.preallocated.take() else { return Ok(false) };
         let header = self.next_header(self.options.segment_bytes);
-        self.segment = Segment::begin(&*self.disk, &ready, &header)?;
+        self.segment = Segment::begin(&*self.disk, ready, &header)?;
         self.preallocated.on_taken();
         self.index.begin_segment(&header, self.segment.tail);
         self.status.on_segment(header.length);
@@ -290,7 +284,7 @@ impl Writer {
 }
 
 impl Segment {
-    /// Makes a segment of a preallocated file. The header is durable before the name, and the name before any frame.
+    /// Makes a segment of a file of zeros. The header is durable before the name, and the name before any frame.
     fn begin(disk: &dyn Disk, ready: &str, header: &SegmentHeader) -> Result<Segment, LogError> {
         let name = segment_name(header.sequence);
         let file = disk.open(ready).map_err(LogError::io(&name, "begin"))?;

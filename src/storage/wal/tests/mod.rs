@@ -4,7 +4,6 @@ mod crash;
 mod errors;
 mod following;
 mod reading;
-mod recycling;
 mod rot;
 mod space;
 mod threads;
