@@ -33,7 +33,7 @@ pub use group::{
     StateDiffers,
 };
 pub use jitter::SplitMix64;
-pub use machine::StateMachine;
+pub use machine::{LOOK_AHEAD_MAX, StateMachine};
 pub use members::Members;
 pub use membership::{Membership, MembershipChange};
 pub use message::Message;

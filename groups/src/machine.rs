@@ -3,6 +3,9 @@
 use crate::Ms;
 use crate::work::{BYTES_PER_STEP, WorkBudget};
 
+/// Maximum number of commands that a state machine looks ahead at a time.
+pub const LOOK_AHEAD_MAX: usize = 16;
+
 /// A deterministic state machine: equal values in equal order give equal states and replies on every member.
 pub trait StateMachine {
     /// The reply to a command. It may borrow from the machine, so that a value is copied only where it is wanted.
@@ -18,8 +21,8 @@ pub trait StateMachine {
     /// yet.
     fn digest(&self) -> u64;
 
-    /// Announces the bodies of commands that are executed next. A machine whose state is larger than the processor's
-    /// caches may read what they need from memory, for several commands at a time. It must not change.
+    /// Announces the bodies of commands that are executed next, at most [`LOOK_AHEAD_MAX`] at a time. A machine whose
+    /// state is larger than the processor's caches may read what they need from memory together. It must not change.
     fn look_ahead<'b>(&self, bodies: impl Iterator<Item = &'b [u8]>) {
         let _ = bodies;
     }

@@ -183,14 +183,23 @@ pub struct FrameWriter {
     /// Uncopied ends of bodies, in order, each with the position in `buf` that it follows.
     tails: Vec<(usize, Bytes)>,
     tail_bytes: usize,
-    messages: u64,
+    counts: FrameCounts,
+}
+
+/// How many frames were finished, and how many messages were written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FrameCounts {
+    /// Finished frames.
+    pub frames: u64,
+    /// Messages; each fragment of a large one counts.
+    pub messages: u64,
 }
 
 impl FrameWriter {
     /// Creates a writer of frames for `purpose`.
     #[must_use]
     pub fn new(purpose: Purpose) -> Self {
-        Self { purpose, buf: BytesMut::new(), tails: Vec::new(), tail_bytes: 0, messages: 0 }
+        Self { purpose, buf: BytesMut::new(), tails: Vec::new(), tail_bytes: 0, counts: FrameCounts::default() }
     }
 
     /// Returns the frame's length so far, its header included; 0 without messages.
@@ -205,10 +214,9 @@ impl FrameWriter {
         self.buf.is_empty()
     }
 
-    /// Returns the number of messages in the frame so far.
-    #[must_use]
-    pub fn messages(&self) -> u64 {
-        self.messages
+    /// Returns the counts since the last call.
+    pub fn take_counts(&mut self) -> FrameCounts {
+        std::mem::take(&mut self.counts)
     }
 
     /// Appends a message. Its body is the bytes that `write_body` appends, followed by those that it returns.
@@ -220,7 +228,7 @@ impl FrameWriter {
             self.buf.put_slice(&[MAGIC, VERSION, self.purpose as u8, 0]);
             self.buf.put_bytes(0, HEADER_BYTES - 4);
         }
-        self.messages += 1;
+        self.counts.messages += 1;
         self.buf.put_u32_le(group);
         self.buf.put_slice(&[kind, 0, 0, 0]);
         let length_at = self.buf.len();
@@ -260,7 +268,8 @@ impl FrameWriter {
             taken = position;
         }
         ready.extend(Some(rest).filter(|rest| !rest.is_empty()));
-        (self.tail_bytes, self.messages) = (0, 0);
+        self.tail_bytes = 0;
+        self.counts.frames += 1;
     }
 
     fn checksum(&self) -> u32 {
@@ -391,6 +400,17 @@ mod tests {
         let lengths: Vec<usize> =
             messages(&decode(&mut buf, MAX).unwrap().unwrap()).iter().map(|m| m.2.len()).collect();
         assert_eq!(lengths, [4 + large.len(), 14, 4 + large.len()]);
+    }
+
+    #[test]
+    fn frames_and_messages_are_counted_once() {
+        let (mut writer, mut ready) = (FrameWriter::new(Purpose::Live), Vec::new());
+        for messages in [2, 0, 1] {
+            (0..messages).for_each(|group| writer.message(group, 1, |_| Bytes::new()));
+            writer.finish(&mut ready);
+        }
+        assert_eq!(writer.take_counts(), FrameCounts { frames: 2, messages: 3 });
+        assert_eq!(writer.take_counts(), FrameCounts::default());
     }
 
     #[test]

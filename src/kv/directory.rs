@@ -7,6 +7,7 @@
 
 use super::entry::Entry;
 use super::frozen::FrozenEntries;
+use groups::LOOK_AHEAD_MAX;
 use groups::Ms;
 use hashbrown::HashTable;
 
@@ -55,9 +56,6 @@ const SLOT_BITS: u32 = 14;
 const HASH_BITS: u32 = 49;
 const CURSOR_SHIFT: u32 = 10;
 
-/// Maximum positions of one [`Directory::touch`].
-pub(super) const TOUCHED_MAX: usize = 16;
-
 /// The place for a missing key: the number of the table that would hold it. Valid until the directory changes.
 #[derive(Debug)]
 pub(super) struct Gap(usize);
@@ -95,10 +93,10 @@ impl Directory {
         self.tables[self.table_at(position)].find(hash(position), same(position, key))
     }
 
-    /// Reads the entries at these positions, if there are any, from memory. The reads do not depend on each other, so the
-    /// processor overlaps them: first those of the tables, then those of the keys.
+    /// Reads the entries at the first [`LOOK_AHEAD_MAX`] positions, if there are any, from memory. The reads do not
+    /// depend on each other, so the processor overlaps them: first those of the tables, then those of the keys.
     pub(super) fn touch(&self, positions: &[KeyPosition]) {
-        let mut found = [None; TOUCHED_MAX];
+        let mut found = [None; LOOK_AHEAD_MAX];
         for (slot, position) in found.iter_mut().zip(positions) {
             *slot = self.tables[self.table_at(*position)].find(hash(*position), |entry| entry.position == *position);
         }

@@ -226,7 +226,11 @@ pub fn decode(body: &[u8]) -> Result<Command<'_>, DecodeError> {
     decode_at(body, true)
 }
 
-/// Returns the first key of the commands that are sent most often; `None` for all others and for malformed bodies.
+/// Maximum length of a key that [`first_key`] returns, in bytes: to hash a longer one costs more than it saves.
+const FIRST_KEY_BYTES_MAX: usize = 256;
+
+/// Returns the first key of the commands that are sent most often; `None` for all others, for long keys and for
+/// malformed bodies.
 pub(super) fn first_key(body: &[u8]) -> Option<&[u8]> {
     let mut reader = Reader::new(body.get(1..)?);
     match reader.u8().ok()? {
@@ -239,7 +243,7 @@ pub(super) fn first_key(body: &[u8]) -> Option<&[u8]> {
         }
         _ => return None,
     }
-    reader.bytes().ok()
+    reader.bytes().ok().filter(|key| key.len() <= FIRST_KEY_BYTES_MAX)
 }
 
 /// Decodes a command. ONCE, EXEC, SESSION NEW and uploads may stand here only if it is `outermost`.

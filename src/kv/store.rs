@@ -6,7 +6,7 @@
 
 use super::command::{Command, SetAnswer};
 use super::digest::Digest;
-use super::directory::{Directory, KeyPosition, TOUCHED_MAX};
+use super::directory::{Directory, KeyPosition};
 use super::encode::{DecodeError, decode, first_key};
 use super::entry::Entry;
 use super::expiry::Expiry;
@@ -19,7 +19,7 @@ use super::rolling::{Change, Rolling};
 use super::session::Sessions;
 use super::uploads::Uploads;
 use crate::routing;
-use groups::{Ms, WorkBudget};
+use groups::{LOOK_AHEAD_MAX, Ms, WorkBudget};
 use siphasher::sip::SipHasher13;
 use std::ops::Range;
 
@@ -122,9 +122,9 @@ impl Store {
     /// Reads the entries of the first keys of these commands from memory, for many commands at a time, so that the
     /// processor waits for them together and not one after the other. Changes nothing.
     pub fn look_ahead<'b>(&self, bodies: impl Iterator<Item = &'b [u8]>) {
-        let mut positions = [KeyPosition(0); TOUCHED_MAX];
+        let mut positions = [KeyPosition(0); LOOK_AHEAD_MAX];
         let mut count = 0;
-        for key in bodies.filter_map(first_key).take(TOUCHED_MAX) {
+        for key in bodies.filter_map(first_key).take(LOOK_AHEAD_MAX) {
             positions[count] = self.position(key);
             count += 1;
         }

@@ -74,3 +74,29 @@ fn a_verified_load_goes_on_when_a_node_is_killed() {
         assert!(flags.contains("once") || verify["open"].as_u64() > Some(0), "{verify}");
     }
 }
+
+#[test]
+fn a_load_shows_the_processor_time_and_the_work_of_every_node() {
+    let _turn = turn();
+    let cluster = Cluster::start(3, 4, &[]);
+    let (json, address) = (cluster.data(1).with_extension("json"), cluster.addresses()[0]);
+    let words = format!(
+        "bench --connect {address} --workload set --requests 3000 --pipeline 4 --keys 500 --cpu --json {}",
+        json.display()
+    );
+    let ended = run(&words.split(' ').collect::<Vec<_>>());
+    assert!(ended.code == 0 && ended.stdout.contains(" processor time, µs "), "{ended:?}");
+    let report = std::fs::read_to_string(json).expect("a report");
+    let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
+    let servers = report["cpu"]["servers"].as_array().expect("servers");
+    assert_eq!(servers.len(), 3, "one address is enough: {report}");
+    for server in servers {
+        assert!(server["us_per_request"].as_f64() > Some(0.0), "{server}");
+        // The counters of socket calls are told to the node at intervals, and may be as they were.
+        for work in
+            ["log syncs", "chosen values", "frames to other nodes", "messages to other nodes", "bytes to the log"]
+        {
+            assert!(server["work"][work].as_f64() > Some(0.0), "{work}: {server}");
+        }
+    }
+}

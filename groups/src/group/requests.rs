@@ -5,13 +5,14 @@ use super::{Clock, Group, Role, StateDiffers};
 use crate::membership::{ChangeError, MACHINE};
 use crate::message::{Forward, NotLeader, Reject};
 use crate::reads::ReadId;
-use crate::{Ballot, COMMAND_HEADER_BYTES, Counter, Effect, Instance, Message, Ms, StateMachine, Value, WorkBudget};
+use crate::{
+    Ballot, COMMAND_HEADER_BYTES, Counter, Effect, Instance, LOOK_AHEAD_MAX, Message, Ms, StateMachine, Value,
+    WorkBudget,
+};
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-/// Number of commands that are announced to the state machine at a time.
-const LOOK_AHEAD: usize = 16;
-/// Minimum bytes of commands for that: one or two commands are not worth it.
+/// Minimum bytes of commands that are announced to the state machine: for one or two commands it does not pay.
 const LOOK_AHEAD_BYTES_MIN: usize = 256;
 
 /// A member's answer to the question "does this ballot still lead?".
@@ -128,9 +129,11 @@ impl Group {
         }
         let mut announced = 0;
         for command in value.commands_from(applying.offset) {
-            if announced == 0 && value.bytes().len() - applying.offset >= LOOK_AHEAD_BYTES_MIN {
-                announced = LOOK_AHEAD;
-                machine.look_ahead(value.commands_from(applying.offset).take(LOOK_AHEAD).map(|command| command.body));
+            let is_worth_it = value.bytes().len() - applying.offset >= LOOK_AHEAD_BYTES_MIN;
+            if announced == 0 && is_worth_it && applying.inside.is_none() {
+                announced = LOOK_AHEAD_MAX;
+                let commands = value.commands_from(applying.offset).take(LOOK_AHEAD_MAX);
+                machine.look_ahead(commands.map(|command| command.body));
             }
             announced = announced.saturating_sub(1);
             let bytes = COMMAND_HEADER_BYTES + command.body.len();

@@ -160,6 +160,7 @@ fn looking_ahead_reads_what_is_there_and_changes_nothing() {
         })
         .collect();
     assert!(bodies.iter().all(|body| first_key(body).is_some_and(|key| key.starts_with(b"key:"))));
+    assert_eq!(first_key(&encoded(&Command::Get(&[b'k'; 257]))), None, "a long key is not hashed twice");
     let before = db.store.rolling_digest();
     for count in [0, 1, 2, 16, 40] {
         let others = [&b""[..], b"\x01", b"\x01\x02\x09\0\0\0short"];

@@ -19,16 +19,14 @@ use bytes::Bytes;
 use groups::message::Reject;
 use groups::reads::ReadId;
 use groups::{
-    Ballot, Confirmation, ConfirmationOutcome, GroupId, Instance, LeadershipAnswer, Message, Ms, NodeId, Us, WorkBudget,
+    Ballot, Confirmation, ConfirmationOutcome, GroupId, Instance, LOOK_AHEAD_MAX, LeadershipAnswer, Message, Ms,
+    NodeId, Us, WorkBudget,
 };
 use slab::Slab;
 use std::collections::VecDeque;
 
 /// Bits of a query's number below the start number. One process sends far fewer than 2^40 queries.
 const START_SHIFT: u32 = 40;
-
-/// Maximum reads for which a store looks ahead at a time.
-const LOOK_AHEAD: usize = 16;
 
 /// A read of this node's clients.
 #[derive(Debug)]
@@ -352,9 +350,11 @@ impl Engine {
         let read = |id: &ReadId| self.reads.pending.get(*id as usize).map(|pending| &pending.read);
         let Some(first) = ids.first().and_then(read) else { return 1 };
         let of_group = |id: &&ReadId| read(id).is_some_and(|read| read.group == first.group);
-        let count = ids.iter().take(LOOK_AHEAD).take_while(of_group).count();
-        let reads = ids[..count].iter().filter_map(read);
-        self.shard.store(first.group).look_ahead(reads.map(|read| &read.body[..]));
+        let count = ids.iter().take(LOOK_AHEAD_MAX).take_while(of_group).count();
+        if count > 1 {
+            let reads = ids[..count].iter().filter_map(read);
+            self.shard.store(first.group).look_ahead(reads.map(|read| &read.body[..]));
+        }
         count
     }
 

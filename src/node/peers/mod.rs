@@ -23,6 +23,7 @@ use groups::{Ballot, Clock, GroupId, Members, Membership, Ms, NodeId, Us};
 use incarnations::{Incarnation, Incarnations};
 use leases::Leases;
 use net::event::ConnectionId;
+use net::frame::FrameCounts;
 
 /// Position of the start number in the numbers of pings and in the versions of this node's claims: the lower 32 bits
 /// count within one start. One process uses far fewer than 2^32 of either.
@@ -66,14 +67,8 @@ pub(super) struct Peers {
     leases: Leases,
     pinged_ms: Ms,
     skipped: Skipped,
-    sent: Sent,
-}
-
-/// Counts of what was sent to the other members since the start. Pieces of large messages are not counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Sent {
-    pub(super) frames: u64,
-    pub(super) messages: u64,
+    /// What was sent to the other members since the start.
+    sent: FrameCounts,
 }
 
 /// Counts of messages that were skipped because this node does not know their group or their kind.
@@ -101,7 +96,7 @@ impl Peers {
             leases: Leases::new(config.reads == ReadMode::Lease),
             pinged_ms: Ms(0),
             skipped: Skipped::default(),
-            sent: Sent::default(),
+            sent: FrameCounts::default(),
         };
         peers.enroll(roster);
         peers
@@ -378,7 +373,7 @@ impl Peers {
         self.skipped.kinds += 1;
     }
 
-    pub(super) fn sent(&self) -> Sent {
+    pub(super) fn sent(&self) -> FrameCounts {
         self.sent
     }
 
@@ -422,10 +417,10 @@ impl Peers {
     pub(super) fn take_frames(&mut self, mut send: impl FnMut(ConnectionId, Bytes)) {
         for peer in &mut self.all {
             if let Some(link) = peer.link() {
-                let messages = peer.gathered_messages();
-                self.sent.frames += u64::from(messages > 0);
-                self.sent.messages += messages;
                 peer.take_frames().for_each(|frame| send(link, frame));
+                let counts = peer.take_counts();
+                self.sent.frames += counts.frames;
+                self.sent.messages += counts.messages;
             }
         }
     }

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use groups::{Ballot, GroupId, Instance, Members, Message, Ms, NodeId, Us};
 use net::backoff::Backoff;
 use net::event::ConnectionId;
-use net::frame::{FrameWriter, Purpose};
+use net::frame::{FrameCounts, FrameWriter, Purpose};
 
 /// Maximum number of pings in flight whose sending times are kept.
 const PINGS_TIMED: usize = 16;
@@ -283,12 +283,12 @@ impl Peer {
         }
     }
 
-    /// Returns the frames of this turn for the peer's connection.
-    /// Returns the number of messages in the frame that is being gathered.
-    pub(super) fn gathered_messages(&self) -> u64 {
-        self.frame.messages()
+    /// Returns the counts of frames and messages since the last call.
+    pub(super) fn take_counts(&mut self) -> FrameCounts {
+        self.frame.take_counts()
     }
 
+    /// Returns the frames of this turn for the peer's connection.
     pub(in crate::node) fn take_frames(&mut self) -> impl Iterator<Item = Bytes> {
         self.frame.finish(&mut self.ready);
         self.lanes.fill(self.unsent, &mut self.frame, &mut self.ready);
