@@ -369,9 +369,12 @@ impl Oracle {
         self.trims += 1;
     }
 
-    pub(crate) fn on_checkpoint(&mut self, result: &CheckpointResult) {
+    pub(crate) fn on_checkpoint(&mut self, node: usize, result: &CheckpointResult) {
         if let CheckpointResult::Saved { sections, .. } = result {
             self.checkpoints += sections.len() as u64;
+            for section in sections {
+                self.nodes[node].durable[section.group.index()].saved = section.instance;
+            }
         }
     }
 
@@ -407,6 +410,9 @@ impl Oracle {
             format!("node {} found records that it never wrote: {rest:?}", node + 1)
         });
         let seen = &mut self.nodes[node];
+        // A checkpoint holds chosen values, even if the node's own votes for them were not durable when it ended. Then
+        // the log may still hold the last of these values under a lower ballot.
+        seen.durable.iter_mut().for_each(|seat| seat.put_in = seat.put_in.max(seat.saved));
         seen.given = seen.durable.clone();
         seen.promised = vec![Ballot::ZERO; seen.promised.len()];
         // The node's `next` at its last writes is no longer known.

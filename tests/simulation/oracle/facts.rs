@@ -42,6 +42,8 @@ pub(super) struct Seat {
     pub(super) held: Option<(Instance, Ballot)>,
     /// The last instance of an installed checkpoint of another node.
     pub(super) put_in: Instance,
+    /// The last instance that a durable checkpoint of the node itself includes.
+    pub(super) saved: Instance,
 }
 
 pub(super) fn fact(lsn: Lsn, record: &Record) -> Fact {
