@@ -250,7 +250,8 @@ impl Core<'_> {
     /// Executes a command of another member, which came on the connection `link`.
     fn on_relay(&mut self, link: ConnectionId, from: NodeId, relay: &Relay, time: Time) {
         let Relay { number, group, timeout_ms, ref body } = *relay;
-        if !self.ports.relays.is_new(from, number) {
+        let Some(seen) = self.ports.peers.seen_as(from) else { return };
+        if !self.ports.relays.is_new(from, seen.start, number) {
             return;
         }
         let command = match decode(body) {

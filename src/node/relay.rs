@@ -22,19 +22,27 @@ use net::event::ConnectionId;
 use slab::Slab;
 use std::collections::BTreeMap;
 
-/// Position of the start number in the number of a relayed command: the lower 40 bits count within one start. One
-/// process passes on far fewer than 2^40 commands.
+/// Position of the sender's start number in the number of a relayed command: the lower 40 bits count within one start.
+/// One process passes on far fewer than 2^40 commands.
 const START_SHIFT: u32 = 40;
+/// Maximum value of the 16 bits that hold the sender's start number, as far as they go.
+const START_MASK: u64 = 0xffff;
+/// Position of the 8 bits that stand for the receiver's start; 0 in the numbers of older versions.
+const RECEIVER_SHIFT: u32 = START_SHIFT + START_MASK.count_ones();
 
 /// The commands in flight to other members, and those that this node executes for other members.
 pub(super) struct Relays {
     /// The member that executes the commands of this node's clients.
     to: Option<NodeId>,
+    /// This node's start number.
+    start: u64,
+    /// By number, without the bits for the receiver's start.
     sent: BTreeMap<u64, Sent>,
     number: u64,
     served: Slab<Served>,
-    /// By member, the highest number that it has used. A number that is not higher is a repetition, or came too late.
-    newest: BTreeMap<NodeId, u64>,
+    /// By member, its start number and the highest number that it has used in this start. A number that is not higher
+    /// is a repetition, or came too late.
+    newest: BTreeMap<NodeId, (u64, u64)>,
     /// Number of commands passed on since the start.
     sent_total: u64,
 }
@@ -60,8 +68,9 @@ impl Relays {
     pub(super) fn new(start: u64) -> Relays {
         Relays {
             to: None,
+            start,
             sent: BTreeMap::new(),
-            number: start << START_SHIFT,
+            number: (start & START_MASK) << START_SHIFT,
             served: Slab::new(),
             newest: BTreeMap::new(),
             sent_total: 0,
@@ -133,14 +142,26 @@ impl Relays {
         let deadline_ms = time.mono_ms() + timeout_ms + RELAY_GRACE_MS;
         let context = RequestContext { ticket, verb, since_us };
         self.sent.insert(number, Sent { to, context, deadline_ms, is_write: command.is_write() });
+        let number = number | receiver_bits(peers.seen_as(to).map_or(0, |seen| seen.start)) << RECEIVER_SHIFT;
         if let Some(peer) = peers.find(to) {
             peer.send_node_message(&NodeMessage::Relay(Relay { number, group, timeout_ms, body: encoded(command) }));
         }
     }
 
-    /// Returns true if a member's command comes for the first time.
-    pub(super) fn is_new(&mut self, from: NodeId, number: u64) -> bool {
-        let newest = self.newest.entry(from).or_default();
+    /// Returns true if a member's command comes for the first time. The member's present start number is `from_start`.
+    /// What was sent in an earlier start of the sender or of this node may have been executed already: this node does
+    /// not remember the numbers of its earlier starts.
+    pub(super) fn is_new(&mut self, from: NodeId, from_start: u64, number: u64) -> bool {
+        let receiver = number >> RECEIVER_SHIFT;
+        let is_of_now = number >> START_SHIFT & START_MASK == from_start & START_MASK
+            && (receiver == 0 || receiver == receiver_bits(self.start));
+        if !is_of_now {
+            return false;
+        }
+        let (start, newest) = self.newest.entry(from).or_default();
+        if *start != from_start {
+            (*start, *newest) = (from_start, 0);
+        }
         let is_new = number > *newest;
         *newest = number.max(*newest);
         is_new
@@ -160,7 +181,7 @@ impl Relays {
 
     /// Takes the reply to a command that was passed on. Returns it with the client's request.
     pub(super) fn on_reply<'r>(&mut self, relayed: &'r Relayed) -> Option<(RequestContext, Reply<'r>)> {
-        let sent = self.sent.remove(&relayed.number)?;
+        let sent = self.sent.remove(&(relayed.number & ((1 << RECEIVER_SHIFT) - 1)))?;
         Some((sent.context, stored_reply::unpack(&relayed.reply).unwrap_or_else(|_| unknown(sent.is_write))))
     }
 
@@ -194,6 +215,11 @@ impl Sent {
     fn given_up(self) -> (RequestContext, Reply<'static>) {
         (self.context, unknown(self.is_write))
     }
+}
+
+/// Returns the 8 bits that stand for a start of the receiver of commands; never 0.
+fn receiver_bits(start: u64) -> u64 {
+    start % 0xff + 1
 }
 
 /// Returns the answer to a member whose command is refused.
@@ -273,10 +299,28 @@ mod tests {
     }
 
     #[test]
+    fn commands_of_earlier_starts_are_ignored() {
+        // What node 1 in its start 7 sends to node 2, which node 1 has not met: it takes start 0 for granted.
+        let (mut sender, mut peers) = (Relays::new(7), peers());
+        send(&mut sender, 1, &Command::Get(b"k"), &mut peers);
+        let number = sender.number | receiver_bits(0) << RECEIVER_SHIFT;
+        for (own_start, from_start, expected) in [(0, 7, true), (0, 8, false), (1, 7, false), (255, 7, true)] {
+            let mut relays = Relays::new(own_start);
+            assert_eq!(relays.is_new(NodeId(1), from_start, number), expected, "{own_start} {from_start}");
+        }
+        // An older version tells nothing of the receiver's start.
+        assert!(Relays::new(1).is_new(NodeId(1), 7, 7 << START_SHIFT | 1));
+        let (context, _) = sender.on_reply(&Relayed { number, reply: Vec::new().into() }).unwrap();
+        assert_eq!(context.ticket, client_ticket(1));
+    }
+
+    #[test]
     fn a_member_is_served_once_for_each_number_and_by_few_commands_at_a_time() {
         let (mut relays, mut peers) = (Relays::new(1), peers());
-        assert!(relays.is_new(NodeId(2), 5) && !relays.is_new(NodeId(2), 5) && !relays.is_new(NodeId(2), 4));
-        assert!(relays.is_new(NodeId(3), 4));
+        let mut is_new = |from, start, number| relays.is_new(NodeId(from), start, start << START_SHIFT | number);
+        assert!(is_new(2, 1, 5) && !is_new(2, 1, 5) && !is_new(2, 1, 4));
+        assert!(is_new(3, 1, 4));
+        assert!(is_new(2, 2, 1) && !is_new(2, 2, 1));
         let ticket = relays.admit(ConnectionId(9), 5, true);
         let Ticket::Relayed(served) = ticket else { panic!("{ticket:?} is not a member's") };
         assert_eq!(relays.refusal(), None);

@@ -51,7 +51,7 @@ const fn scenario(name: &'static str, steps: fn(&mut World) -> Result<(), String
     Scenario { name, steps, nodes, spares, groups, session_ttl_ms, reads, cuts: false, seeds: 1, is_long: false }
 }
 
-pub(crate) const SCENARIOS: [Scenario; 49] = [
+pub(crate) const SCENARIOS: [Scenario; 50] = [
     scenario("paused-leader-reads", paused_leader_reads),
     scenario("half-cut-leader-reads", half_cut_leader_reads),
     Scenario { reads: ReadMode::Lease, ..scenario("paused-leader-with-a-lease", leases::paused_leader_with_a_lease) },
@@ -80,6 +80,7 @@ pub(crate) const SCENARIOS: [Scenario; 49] = [
     scenario("two-frozen-and-one-set", clocks::two_frozen_and_one_set),
     Scenario { nodes: 5, ..scenario("two-of-five-clocks-jump", clocks::two_of_five_clocks_jump) },
     scenario("relayed-command-comes-twice", relay::relayed_command_comes_twice),
+    scenario("relayed-command-of-an-earlier-start", relay::relayed_command_of_an_earlier_start),
     scenario("leader-dies-while-its-messages-wait", waiting::leader_dies_while_its_messages_wait),
     scenario("leader-dies-while-its-pings-wait", waiting::leader_dies_while_its_pings_wait),
     scenario("large-commands-of-a-dead-node", uploads::large_commands_of_a_dead_node),
