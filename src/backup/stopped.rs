@@ -85,8 +85,7 @@ pub fn recover(disk: &dyn Disk, identity: &Identity, time: Time, workers: usize)
     let blank = node.begin_rebuild();
     let checkpoint_set = blank.checkpoint_set(disk)?;
     let progress = RecoveryProgress::default();
-    let source =
-        recovery::RebuildInput { disk, storage: storage_id, clock: time.clock(), workers, progress: &progress };
+    let source = recovery::RebuildInput { disk, clock: time.clock(), workers, progress: &progress };
     let rebuilt = blank
         .rebuild_all(&source, checkpoint_set, |visit| wal::replay(disk, storage_id, &mut |_, _| {}, visit))
         .context("cannot start a thread")?;

@@ -368,8 +368,8 @@ fn a_node_that_loads_says_so_and_lets_members_wait() {
 
 /// Rebuilds the groups from no log and no checkpoint.
 fn rebuilt_of_nothing(empty_shard: EmptyShard, time: Time) -> RebuildResult {
-    let (disk, storage, progress) = (&crate::storage::disk::MemoryDisk::new(), [0; 16], &RecoveryProgress::default());
-    let input = RebuildInput { disk, storage, clock: time.clock(), workers: 1, progress };
+    let (disk, progress) = (&crate::storage::disk::MemoryDisk::new(), &RecoveryProgress::default());
+    let input = RebuildInput { disk, clock: time.clock(), workers: 1, progress };
     let rebuild = empty_shard.rebuild_all(&input, None, |_| ()).expect("one worker needs no thread");
     rebuild.expect("there is nothing that could be wrong").1
 }

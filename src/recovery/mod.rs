@@ -39,8 +39,6 @@ pub struct EmptyShard {
 pub struct RebuildInput<'a> {
     /// The data directory.
     pub disk: &'a dyn Disk,
-    /// The storage id of the log's segments.
-    pub storage: [u8; 16],
     /// The time of the start.
     pub clock: Clock,
     /// Maximum number of workers; a rebuild never uses more workers than groups.

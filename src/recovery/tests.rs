@@ -89,7 +89,8 @@ fn written(records: &[(u64, Record)]) -> MemoryDisk {
     let disk = MemoryDisk::new();
     let options = wal::LogOptions::with_segment_bytes(wal::SEGMENT_BYTES_MIN);
     let directory: Arc<dyn Disk> = Arc::new(disk.clone());
-    let mut writer = wal::recover(&directory, STORAGE, options, &mut |_, _| {}, &mut |_: Lsn, _: Record| {}).unwrap().0;
+    let mut writer =
+        wal::recover(&directory, STORAGE, 1, options, &mut |_, _| {}, &mut |_: Lsn, _: Record| {}).unwrap().0;
     for frame in records.chunk_by(|one, next| one.0 == next.0) {
         let records = frame.iter().map(|(_, record)| record.clone()).collect();
         let batch = wal::Batch { lsn: writer.next_lsn(), records };
@@ -107,7 +108,7 @@ fn read(log: &MemoryDisk, visit: &mut dyn Visit) -> u64 {
 fn rebuild(disk: &MemoryDisk, workers: usize, records: &[(u64, Record)]) -> Result<RebuildResult, String> {
     let (empty, log, progress) = (empty_shard(), written(records), RecoveryProgress::default());
     let checkpoint_set = empty.checkpoint_set(disk).expect("the directory is sound");
-    let input = RebuildInput { disk: &log, storage: STORAGE, clock: CLOCK, workers, progress: &progress };
+    let input = RebuildInput { disk: &log, clock: CLOCK, workers, progress: &progress };
     let rebuild = empty.rebuild_all(&input, checkpoint_set, |visit| read(&log, visit));
     let (count, rebuilt) = rebuild.expect("there are threads").map_err(|refused| refused.to_string())?;
     assert_eq!(count, records.len() as u64);
@@ -202,7 +203,7 @@ fn groups_are_given_when_the_log_is_read_but_not_one_that_was_refused() {
     let log = written(&records);
     for (workers, most) in [(1, 0), (2, 2), (5, 4), (64, 4)].into_iter().cycle().take(80) {
         let (mut is_read, mut given) = (false, Shard::of_missing(GROUPS as usize));
-        let input = RebuildInput { disk: &log, storage: STORAGE, clock: CLOCK, workers, progress: &progress };
+        let input = RebuildInput { disk: &log, clock: CLOCK, workers, progress: &progress };
         let rebuild = empty_shard().rebuild(&input, None, |visit| read(&log, visit), &mut |part| match part {
             RebuildOutput::Log { .. } => is_read = true,
             RebuildOutput::Groups(replicas) => {
@@ -223,7 +224,7 @@ fn groups_are_given_when_the_log_is_read_but_not_one_that_was_refused() {
     records.truncate(950);
     value_of(&mut records[7]).group = GroupId(77);
     let log = written(&records);
-    let input = RebuildInput { disk: &log, storage: STORAGE, clock: CLOCK, workers: 2, progress: &progress };
+    let input = RebuildInput { disk: &log, clock: CLOCK, workers: 2, progress: &progress };
     let nothing = &mut |_| panic!("such a log is of no use to any group");
     assert!(empty_shard().rebuild(&input, None, |visit| read(&log, visit), nothing).unwrap().is_err());
 }
@@ -236,7 +237,7 @@ fn rebuild_behind(damage: impl Fn(&[u8]) -> usize) -> Result<(u64, RebuildResult
     let at = damage(&content);
     content[at] ^= 1;
     log.set_content(SECOND, content);
-    let input = RebuildInput { disk: &log, storage: STORAGE, clock: CLOCK, workers: 2, progress: &progress };
+    let input = RebuildInput { disk: &log, clock: CLOCK, workers: 2, progress: &progress };
     empty_shard().rebuild_all(&input, None, |visit| read(&sound, visit)).expect("there are threads")
 }
 

@@ -215,7 +215,7 @@ pub(super) fn side_by_side<R>(
             let work = move || {
                 background::lower_priority();
                 worker.load(checkpoint_set, input.progress, given_up);
-                let follower = Follower::new(input.disk, input.storage, frontier);
+                let follower = Follower::new(input.disk, frontier);
                 if worker.follow(follower, input.progress, given_up) {
                     // If this worker refused a record, the node ends anyway: the other workers give up, so that it ends
                     // sooner.

@@ -1,6 +1,7 @@
 //! The thread that loads a data directory. It hands the log to the event loop as soon as the log is read, and then the
 //! groups as they are rebuilt.
 
+use super::process::random;
 use super::threads::{Notice, tell};
 use crate::plural::plural;
 use crate::recovery::{self, EmptyShard, RebuildInput, RebuildOutput, RecoveryProgress, Refusal};
@@ -57,8 +58,9 @@ impl Loading {
         let checkpoint_set = empty_shard.checkpoint_set(&*self.disk)?;
         let (disk, storage, options, progress) = (self.disk.clone(), self.storage, self.options, self.progress.clone());
         let (clock, workers) = (self.clock, recovery::workers());
-        let input = RebuildInput { disk: &*disk, storage, clock, workers, progress: &progress };
-        let feed = |visit: &mut dyn Visit| Log::open(&disk, storage, options, hooks, visit);
+        let input = RebuildInput { disk: &*disk, clock, workers, progress: &progress };
+        let secret = u64::from_le_bytes(random()?[..8].try_into()?);
+        let feed = |visit: &mut dyn Visit| Log::open(&disk, storage, secret, options, hooks, visit);
         let mut read = Ok(LogRecoverySummary::default());
         let rebuild = empty_shard.rebuild(&input, checkpoint_set, feed, &mut |output| match output {
             RebuildOutput::Log { read: opened, peers, catalog } => read = self.on_log(opened, peers, catalog),

@@ -415,12 +415,12 @@ pub(crate) fn refuses(address: SocketAddr) -> bool {
     Client::connect(address, Duration::from_millis(500)).is_err()
 }
 
-/// Copies the files of a data directory, except the preallocated segment, which is empty.
+/// Copies the files of a data directory, except preallocated segments, which hold nothing of the log.
 pub(crate) fn copy_data(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a directory");
     for entry in std::fs::read_dir(from).expect("a directory to copy") {
         let entry = entry.expect("an entry");
-        if entry.file_name() != "spare" {
+        if !entry.file_name().to_string_lossy().starts_with("spare") {
             std::fs::copy(entry.path(), to.join(entry.file_name())).expect("a copy");
         }
     }

@@ -3,11 +3,10 @@
 
 use crate::random::Random;
 use crate::trace::Trace;
-use paxoi::identity;
 use paxoi::storage::checkpoint::CHECKPOINT_PREFIX;
 use paxoi::storage::disk::{Disk, MemoryDisk};
 use paxoi::storage::wal::format::{
-    FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, SEGMENT_HEADER_BYTES, frame_seed,
+    FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader,
 };
 use paxoi::storage::wal::is_segment;
 
@@ -48,7 +47,7 @@ impl Damage {
         let Some(mut content) = disk.content(name) else { return false };
         let written = content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         let reach = match reach {
-            Reach::Known if last == Some(name) => known_bytes(disk, &content),
+            Reach::Known if last == Some(name) => known_bytes(&content),
             // A durability marker follows the last frame. The marker need not be durable itself.
             Reach::All if last == Some(name) => written.saturating_sub(FRAME_HEADER_BYTES),
             _ => written,
@@ -104,13 +103,13 @@ pub(crate) fn rot_checkpoint(disk: &MemoryDisk, random: &mut Random, trace: &Tra
 }
 
 /// Returns how many of the first bytes of the last segment a later frame marks as durable.
-fn known_bytes(disk: &MemoryDisk, content: &[u8]) -> usize {
-    let Ok(Some(identity)) = identity::read(disk) else { return 0 };
-    let seed = frame_seed(&identity.storage_id);
+fn known_bytes(content: &[u8]) -> usize {
+    let Ok(header) = SegmentHeader::decode(content) else { return 0 };
+    let seal = header.frame_seal();
     let places = (SEGMENT_HEADER_BYTES..content.len()).step_by(FRAME_ALIGNMENT);
     let frames: Vec<(usize, FrameHeader)> = places
         .filter(|at| content[*at..].starts_with(&FRAME_MAGIC))
-        .filter_map(|at| FrameHeader::decode(&content[at..], seed).map(|header| (at, header)))
+        .filter_map(|at| FrameHeader::decode(&content[at..], seal).map(|header| (at, header)))
         .collect();
     let durable = frames.iter().map(|(_, header)| header.durable).max().unwrap_or_default();
     frames.iter().find(|(_, header)| header.lsn > durable).map_or(0, |(at, _)| *at)

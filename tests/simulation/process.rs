@@ -239,10 +239,10 @@ impl Process {
         let empty = node.begin_rebuild();
         recovery::tidy(&*disk).map_err(|error| error.to_string())?;
         let checkpoint_set = empty.checkpoint_set(&*disk).map_err(|error| error.to_string())?;
-        let progress = RecoveryProgress::default();
-        let input = RebuildInput { disk: &*disk, storage, clock: time.clock(), workers: 1, progress: &progress };
+        let (progress, secret) = (RecoveryProgress::default(), random.next());
+        let input = RebuildInput { disk: &*disk, clock: time.clock(), workers: 1, progress: &progress };
         let rebuild = empty.rebuild_all(&input, checkpoint_set, |take| {
-            wal::recover(&disk, storage, options(), &mut |_, _| {}, &mut Seen { visit, take })
+            wal::recover(&disk, storage, secret, options(), &mut |_, _| {}, &mut Seen { visit, take })
         });
         let rebuilt = rebuild.map_err(|error| error.to_string())?;
         let (recovered, rebuilt) = rebuilt.map_err(|refused| refused.to_string())?;

@@ -152,7 +152,8 @@ impl MemoryDisk {
         self.state().failing_reads = Some(Failure { prefix: prefix.to_owned(), after });
     }
 
-    /// After `after` more removals of files whose names start with `prefix`, the next such removal fails, once.
+    /// After `after` more removals of files whose names start with `prefix`, the next such removal fails, once. To give
+    /// a file another name is a removal, too.
     pub fn fail_removes(&self, prefix: &str, after: u64) {
         self.state().failing_removes = Some(Failure { prefix: prefix.to_owned(), after });
     }
@@ -261,6 +262,14 @@ impl State {
 
     fn used_bytes(&self) -> u64 {
         self.names.values().map(|file| self.files[*file].live.len() as u64).sum()
+    }
+
+    fn fail_removal(&mut self, name: &str) -> io::Result<()> {
+        if State::strikes(&mut self.failing_removes, name) {
+            self.failing_removes = None;
+            return Err(io::Error::other("injected error of a removal"));
+        }
+        Ok(())
     }
 
     /// Counts down a failure that concerns the file `name`. Returns true if the failure strikes now.
@@ -380,6 +389,7 @@ impl Disk for MemoryDisk {
         let mut state = self.state();
         state.spend(true)?;
         state.file(from)?;
+        state.fail_removal(from)?;
         state.change_names(NameChange::Rename { from: from.to_owned(), to: to.to_owned() });
         Ok(())
     }
@@ -388,10 +398,7 @@ impl Disk for MemoryDisk {
         let mut state = self.state();
         state.spend(true)?;
         state.file(name)?;
-        if State::strikes(&mut state.failing_removes, name) {
-            state.failing_removes = None;
-            return Err(io::Error::other("injected error of a removal"));
-        }
+        state.fail_removal(name)?;
         state.change_names(NameChange::Remove { name: name.to_owned() });
         Ok(())
     }

@@ -1,7 +1,7 @@
-//! Checks a closed segment, for the scrub: the segment header and every frame up to the first frame header of zeros
-//! must be as they were written.
+//! Checks a closed segment, for the scrub: the segment header and every frame must be as they were written, and the next
+//! segment must follow the last frame.
 
-use super::format::{FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, check_body, frame_seed};
+use super::format::{FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, check_body};
 use super::scan::{CHUNK_BYTES, Window};
 use super::{LogError, SegmentSequence, segment_name, segment_sequence};
 use crate::storage::disk::Disk;
@@ -27,7 +27,7 @@ pub fn check_segment(disk: &dyn Disk, name: &str) -> Result<u64, LogError> {
         return Err(window.corrupt(0, "its header fails its checksum".to_owned()));
     };
     let next = next_header(disk, header.sequence);
-    let seed = frame_seed(&header.storage_id);
+    let seal = header.frame_seal();
     let (mut at, mut lsn, mut previous) = (SEGMENT_HEADER_BYTES as u64, header.first_lsn, header.previous);
     loop {
         // A durability marker may follow. The first frame of the next segment has the same lsn.
@@ -39,13 +39,15 @@ pub fn check_segment(disk: &dyn Disk, name: &str) -> Result<u64, LogError> {
             return Err(window.corrupt(at, format!("{next} does not follow its last frame {}", lsn.preceding())));
         }
         let head = window.bytes(at, FRAME_HEADER_BYTES)?;
-        if next.is_none() && head.iter().all(|byte| *byte == 0) {
-            return Ok(at);
-        }
-        let frame = FrameHeader::decode(head, seed).filter(|frame| {
-            frame.previous == previous && at.checked_add(frame.frame_bytes()).is_some_and(|end| end <= header.length)
+        let frame = FrameHeader::decode(head, seal).filter(|frame| {
+            let end = at.checked_add(frame.frame_bytes());
+            frame.previous == previous && end.is_some_and(|end| end <= header.length)
         });
         let Some(frame) = frame else {
+            // Without the next segment, whose own check fails, nothing tells where this one ends.
+            if next.is_none() {
+                return Ok(at);
+            }
             return Err(window.corrupt(at, "the header of a frame cannot be read".to_owned()));
         };
         let bytes = frame.frame_bytes();

@@ -2,7 +2,9 @@
 //! restore records in parallel. Each follower restores the records of some groups, at its own speed. The first reader
 //! need not wait for any follower.
 
-use super::format::{FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, check_records, frame_seed, records};
+use super::format::{
+    FRAME_HEADER_BYTES, FrameHeader, FrameSeal, SEGMENT_HEADER_BYTES, SegmentHeader, check_records, records,
+};
 use super::scan::Window;
 use super::{LogError, Logged, Lsn, Record, SegmentSequence, segment_name};
 use crate::storage::disk::Disk;
@@ -79,21 +81,20 @@ enum Next {
 /// A reader behind the first reader.
 pub struct Follower<'f> {
     disk: &'f dyn Disk,
-    seed: u32,
     frontier: &'f Frontier,
     /// The index of the segment among all, and the offset in it.
     place: usize,
     at: u64,
-    window: Option<Window>,
+    /// The segment, and what marks its frames.
+    window: Option<(Window, FrameSeal)>,
 }
 
 impl<'f> Follower<'f> {
-    /// Creates a follower at the beginning of the log of `storage_id`. The first reader of that log advances
-    /// `frontier`.
+    /// Creates a follower at the beginning of a log. The first reader of that log advances `frontier`.
     #[must_use]
-    pub fn new(disk: &'f dyn Disk, storage_id: [u8; 16], frontier: &'f Frontier) -> Follower<'f> {
+    pub fn new(disk: &'f dyn Disk, frontier: &'f Frontier) -> Follower<'f> {
         let (place, at, window) = (0, SEGMENT_HEADER_BYTES as u64, None);
-        Follower { disk, seed: frame_seed(&storage_id), frontier, place, at, window }
+        Follower { disk, frontier, place, at, window }
     }
 
     /// Waits for more frames, and calls `visit` with their records of `wanted` groups. Returns the bytes of these
@@ -116,28 +117,36 @@ impl<'f> Follower<'f> {
                 Next::Nothing => return Ok(None),
             }
         };
-        let window = match &mut self.window {
-            Some(window) => window,
-            none => none.insert(Window::open(self.disk, &segment_name(sequence), CHUNK_BYTES)?),
+        let (window, seal) = match &mut self.window {
+            Some(open) => open,
+            none => none.insert(open(self.disk, sequence)?),
         };
         let from = self.at;
         while self.at < end {
-            self.at += frame(window, self.seed, self.at, end, &wanted, visit)?;
+            self.at += frame(window, *seal, self.at, end, &wanted, visit)?;
         }
         Ok(Some(end - from))
     }
 }
 
+fn open(disk: &dyn Disk, sequence: SegmentSequence) -> Result<(Window, FrameSeal), LogError> {
+    let mut window = Window::open(disk, &segment_name(sequence), CHUNK_BYTES)?;
+    let Ok(header) = SegmentHeader::decode(window.bytes(0, SEGMENT_HEADER_BYTES)?) else {
+        return Err(window.corrupt(0, CHANGED.to_owned()));
+    };
+    Ok((window, header.frame_seal()))
+}
+
 /// Visits the frame at `at`, and returns its size.
 fn frame(
     window: &mut Window,
-    seed: u32,
+    seal: FrameSeal,
     at: u64,
     end: u64,
     wanted: &impl Fn(GroupId) -> bool,
     visit: &mut dyn FnMut(Lsn, Record),
 ) -> Result<u64, LogError> {
-    let header = FrameHeader::decode(window.bytes(at, FRAME_HEADER_BYTES)?, seed);
+    let header = FrameHeader::decode(window.bytes(at, FRAME_HEADER_BYTES)?, seal);
     let header = header.filter(|header| header.frame_bytes() <= end - at);
     let Some(header) = header else { return Err(window.corrupt(at, CHANGED.to_owned())) };
     let bytes = header.frame_bytes();
@@ -158,4 +167,4 @@ fn frame(
 const PIECE_BYTES: u64 = 256 << 10;
 /// Bytes read at once: few enough to stay in a processor's cache until they are used.
 const CHUNK_BYTES: usize = 256 << 10;
-const CHANGED: &str = "the frame was sound a moment ago, but not when it was read again";
+const CHANGED: &str = "it was sound a moment ago, but not when it was read again";

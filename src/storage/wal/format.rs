@@ -5,17 +5,22 @@
 //! frame   = header (56) | record header (48) * count | payload * count, not aligned | zeros up to a multiple of 8
 //!
 //! segment header   0 magic | 8 version u32 | 12 previous u32 | 16 storage id [16] | 32 sequence u64 | 40 first lsn u64
-//!                 48 length u64 | 56 zero u32 | 60 CRC of bytes 0..60
+//!                 48 length in units of 8 bytes u32 | 52 salt u64 | 60 CRC of bytes 0..60
 //! frame header     0 magic u32 | 4 count u32 | 8 lsn u64 | 16 durable u64 | 24 segment u64 | 32 payload bytes u64
-//!                 40 CRC of the record headers u32 | 44 previous u32 | 48 zero u32 | 52 CRC of bytes 0..52
+//!                 40 CRC of the record headers u32 | 44 previous u32 | 48 mark u32 | 52 CRC of bytes 0..52
 //! record header    0 kind u8 | 1 zero [3] | 4 group u32 | 8 instance u64 | 16 ballot round u64 | 24 ballot node u32
 //!                 28 chosen node u32 | 32 chosen round u64 | 40 payload length u32 | 44 payload CRC u32
 //! ```
 //!
 //! `previous` is the header CRC of the frame before. A segment's header has it, too, so that the chain can be followed
-//! from any segment after older ones are dropped. The CRC of a frame header starts from the storage id. So if a value
-//! contains frames of another log, they are never taken for frames of this log. A later version keeps the size of the
-//! segment header and the places of its magic, version and CRC.
+//! from any segment after older ones are dropped.
+//!
+//! The CRC of a frame header starts from the storage id and the segment's salt, and `mark` is one half of the salt. Each
+//! segment has a salt of its own, which no client can know. So nothing else in the file is taken for a frame: not the
+//! frames of the older segment that the file was before, and not what a client has put into a value.
+//!
+//! Version 1 has no salt: there the segment header holds the length as u64 at 48 and a zero u32 at 56, and `mark` is 0. A
+//! later version keeps the size of the segment header and the places of its magic, version and CRC.
 
 use super::{Lsn, Record, RecordKind, SegmentSequence};
 use crate::storage::fields::{put, take, u32_at, u64_at};
@@ -23,7 +28,9 @@ use crc32c::{crc32c, crc32c_append};
 use groups::{Ballot, GroupId, Instance, NodeId};
 
 /// The version of the format that is written, and the highest that is read.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
+/// The lowest version that is read: segments without a salt.
+const UNSALTED_VERSION: u32 = 1;
 
 /// Bytes in front of a segment's first frame.
 pub const SEGMENT_HEADER_BYTES: usize = SEGMENT_CRC + 4;
@@ -41,8 +48,8 @@ const SEGMENT_STORAGE_ID: usize = SEGMENT_PREVIOUS + 4;
 const SEGMENT_SEQUENCE: usize = SEGMENT_STORAGE_ID + 16;
 const SEGMENT_FIRST_LSN: usize = SEGMENT_SEQUENCE + 8;
 const SEGMENT_LENGTH: usize = SEGMENT_FIRST_LSN + 8;
-const SEGMENT_ZERO: usize = SEGMENT_LENGTH + 8;
-const SEGMENT_CRC: usize = SEGMENT_ZERO + 4;
+const SEGMENT_SALT: usize = SEGMENT_LENGTH + 4;
+const SEGMENT_CRC: usize = SEGMENT_SALT + 8;
 
 /// The magic of every frame. The search for later frames after a bad frame looks for this magic.
 pub const FRAME_MAGIC: [u8; 4] = *b"PXFR";
@@ -53,8 +60,8 @@ const FRAME_SEGMENT: usize = FRAME_DURABLE + 8;
 const FRAME_PAYLOAD_BYTES: usize = FRAME_SEGMENT + 8;
 const FRAME_RECORDS_CRC: usize = FRAME_PAYLOAD_BYTES + 8;
 const FRAME_PREVIOUS: usize = FRAME_RECORDS_CRC + 4;
-const FRAME_ZERO: usize = FRAME_PREVIOUS + 4;
-const FRAME_CRC: usize = FRAME_ZERO + 4;
+const FRAME_MARK: usize = FRAME_PREVIOUS + 4;
+const FRAME_CRC: usize = FRAME_MARK + 4;
 
 const RECORD_KIND: usize = 0;
 const RECORD_GROUP: usize = RECORD_KIND + 4;
@@ -84,8 +91,10 @@ pub struct SegmentHeader {
     pub sequence: SegmentSequence,
     /// The lsn of the first frame. Everything below it was durable before this header was written.
     pub first_lsn: Lsn,
-    /// Bytes in the file: a shorter file has lost its end.
+    /// Bytes in the file, a multiple of [`FRAME_ALIGNMENT`]: a shorter file has lost its end.
     pub length: u64,
+    /// A random number of this segment that no client knows; `None` in a segment of version 1.
+    pub salt: Option<u64>,
 }
 
 /// Why a segment header cannot be used.
@@ -99,16 +108,29 @@ pub enum SegmentFlaw {
 
 impl SegmentHeader {
     /// Encodes the header.
+    ///
+    /// # Panics
+    /// If the length of a segment with a salt is 32 GiB or more: such a frame does not fit into memory.
     #[must_use]
     pub fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
         put(&mut bytes, 0, SEGMENT_MAGIC);
-        put(&mut bytes, SEGMENT_VERSION, FORMAT_VERSION.to_le_bytes());
         put(&mut bytes, SEGMENT_PREVIOUS, self.previous.to_le_bytes());
         put(&mut bytes, SEGMENT_STORAGE_ID, self.storage_id);
         put(&mut bytes, SEGMENT_SEQUENCE, self.sequence.0.to_le_bytes());
         put(&mut bytes, SEGMENT_FIRST_LSN, self.first_lsn.0.to_le_bytes());
-        put(&mut bytes, SEGMENT_LENGTH, self.length.to_le_bytes());
+        match self.salt {
+            Some(salt) => {
+                let units = u32::try_from(self.length / FRAME_ALIGNMENT as u64).expect("segments are below 32 GiB");
+                put(&mut bytes, SEGMENT_VERSION, FORMAT_VERSION.to_le_bytes());
+                put(&mut bytes, SEGMENT_LENGTH, units.to_le_bytes());
+                put(&mut bytes, SEGMENT_SALT, salt.to_le_bytes());
+            }
+            None => {
+                put(&mut bytes, SEGMENT_VERSION, UNSALTED_VERSION.to_le_bytes());
+                put(&mut bytes, SEGMENT_LENGTH, self.length.to_le_bytes());
+            }
+        }
         let crc = crc32c(&bytes[..SEGMENT_CRC]);
         put(&mut bytes, SEGMENT_CRC, crc.to_le_bytes());
         bytes
@@ -122,24 +144,44 @@ impl SegmentHeader {
         {
             return Err(SegmentFlaw::Checksum);
         }
-        let version = u32_at(bytes, SEGMENT_VERSION);
-        if version != FORMAT_VERSION {
-            return Err(SegmentFlaw::Version(version));
-        }
+        let (length, salt) = match u32_at(bytes, SEGMENT_VERSION) {
+            UNSALTED_VERSION => (u64_at(bytes, SEGMENT_LENGTH), None),
+            FORMAT_VERSION => {
+                let units = u64::from(u32_at(bytes, SEGMENT_LENGTH));
+                (units * FRAME_ALIGNMENT as u64, Some(u64_at(bytes, SEGMENT_SALT)))
+            }
+            version => return Err(SegmentFlaw::Version(version)),
+        };
         Ok(SegmentHeader {
             previous: u32_at(bytes, SEGMENT_PREVIOUS),
             storage_id: take(bytes, SEGMENT_STORAGE_ID),
             sequence: SegmentSequence(u64_at(bytes, SEGMENT_SEQUENCE)),
             first_lsn: Lsn(u64_at(bytes, SEGMENT_FIRST_LSN)),
-            length: u64_at(bytes, SEGMENT_LENGTH),
+            length,
+            salt,
         })
+    }
+
+    /// Returns what marks the frames of this segment.
+    #[must_use]
+    pub fn frame_seal(&self) -> FrameSeal {
+        let unsalted = crc32c(&self.storage_id);
+        match self.salt {
+            Some(salt) => {
+                FrameSeal { crc: crc32c_append(unsalted, &salt.to_le_bytes()), mark: (salt >> u32::BITS) as u32 }
+            }
+            None => FrameSeal { crc: unsalted, mark: 0 },
+        }
     }
 }
 
-/// Returns the initial value of the header CRC of every frame of a log.
-#[must_use]
-pub fn frame_seed(storage_id: &[u8; 16]) -> u32 {
-    crc32c(storage_id)
+/// Marks the frames of one segment: 64 bits that follow from its salt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameSeal {
+    /// The initial value of the CRC of a frame header.
+    pub crc: u32,
+    /// Stands in each frame header.
+    pub mark: u32,
 }
 
 /// The start of a frame.
@@ -164,9 +206,9 @@ pub struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// Decodes a header; returns `None` if its magic or CRC is wrong.
+    /// Decodes a header; returns `None` if its magic, mark or CRC is wrong.
     #[must_use]
-    pub fn decode(bytes: &[u8], seed: u32) -> Option<FrameHeader> {
+    pub fn decode(bytes: &[u8], seal: FrameSeal) -> Option<FrameHeader> {
         if bytes.len() < FRAME_HEADER_BYTES || !bytes.starts_with(&FRAME_MAGIC) {
             return None;
         }
@@ -181,7 +223,8 @@ impl FrameHeader {
             previous: u32_at(bytes, FRAME_PREVIOUS),
             crc,
         };
-        (crc == crc32c_append(seed, &bytes[..FRAME_CRC])).then_some(header)
+        let is_sealed = u32_at(bytes, FRAME_MARK) == seal.mark && crc == crc32c_append(seal.crc, &bytes[..FRAME_CRC]);
+        is_sealed.then_some(header)
     }
 
     /// Returns the bytes of the record headers.
@@ -211,8 +254,8 @@ fn aligned(bytes: u64) -> u64 {
 /// Where a frame stands in its log.
 #[derive(Clone, Copy, Debug)]
 pub struct FramePlace {
-    /// See [`frame_seed`].
-    pub seed: u32,
+    /// See [`SegmentHeader::frame_seal`].
+    pub seal: FrameSeal,
     /// See [`FrameHeader::lsn`].
     pub lsn: Lsn,
     /// See [`FrameHeader::durable`].
@@ -250,7 +293,8 @@ pub fn encode_frame(buffer: &mut Vec<u8>, place: FramePlace, records: &[Record])
     put(buffer, FRAME_PAYLOAD_BYTES, payload_bytes.to_le_bytes());
     put(buffer, FRAME_RECORDS_CRC, records_crc.to_le_bytes());
     put(buffer, FRAME_PREVIOUS, place.previous.to_le_bytes());
-    let crc = crc32c_append(place.seed, &buffer[..FRAME_CRC]);
+    put(buffer, FRAME_MARK, place.seal.mark.to_le_bytes());
+    let crc = crc32c_append(place.seal.crc, &buffer[..FRAME_CRC]);
     put(buffer, FRAME_CRC, crc.to_le_bytes());
     crc
 }
@@ -386,15 +430,16 @@ mod tests {
         ]
     }
 
+    const SEAL: FrameSeal = FrameSeal { crc: 77, mark: 5 };
     const PLACE: FramePlace =
-        FramePlace { seed: 77, lsn: Lsn(9), durable: Lsn(8), segment: SegmentSequence(3), previous: 0xabcd };
+        FramePlace { seal: SEAL, lsn: Lsn(9), durable: Lsn(8), segment: SegmentSequence(3), previous: 0xabcd };
 
     #[test]
     fn a_frame_reads_back_and_has_the_size_that_was_foretold() {
         let mut buffer = vec![1, 2, 3];
         let crc = encode_frame(&mut buffer, PLACE, &sample());
         assert_eq!(buffer.len() as u64, frame_bytes(&sample()));
-        let header = FrameHeader::decode(&buffer, 77).unwrap();
+        let header = FrameHeader::decode(&buffer, SEAL).unwrap();
         assert_eq!((header.lsn, header.durable, header.segment), (Lsn(9), Lsn(8), SegmentSequence(3)));
         assert_eq!((header.previous, header.crc, header.count), (0xabcd, crc, 2));
         assert_eq!(header.frame_bytes(), buffer.len() as u64);
@@ -412,7 +457,7 @@ mod tests {
         encode_frame(&mut frame, PLACE, &sample());
         for bit in 0..frame.len() * 8 {
             frame[bit / 8] ^= 1 << (bit % 8);
-            let sound = FrameHeader::decode(&frame, 77)
+            let sound = FrameHeader::decode(&frame, SEAL)
                 .is_some_and(|header| check_body(&header, &frame[FRAME_HEADER_BYTES..]).is_ok());
             assert!(!sound, "bit {bit}");
             frame[bit / 8] ^= 1 << (bit % 8);
@@ -424,7 +469,7 @@ mod tests {
         let mut frame = Vec::new();
         encode_frame(&mut frame, PLACE, &sample());
         frame[FRAME_HEADER_BYTES + 2 * RECORD_HEADER_BYTES] ^= 1;
-        let header = FrameHeader::decode(&frame, 77).unwrap();
+        let header = FrameHeader::decode(&frame, SEAL).unwrap();
         let Err(BodyFlaw::Payload(record)) = check_body(&header, &frame[FRAME_HEADER_BYTES..]) else {
             panic!("not found");
         };
@@ -432,28 +477,43 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_of_another_log_is_no_frame() {
+    fn a_frame_of_another_log_or_segment_is_no_frame() {
+        let header = |storage_id, salt| SegmentHeader {
+            previous: 0,
+            storage_id: [storage_id; 16],
+            sequence: SegmentSequence(1),
+            first_lsn: Lsn(1),
+            length: 1 << 20,
+            salt,
+        };
+        let seal = header(7, Some(1)).frame_seal();
         let mut frame = Vec::new();
-        encode_frame(&mut frame, PLACE, &sample());
-        assert_eq!(FrameHeader::decode(&frame, 78), None);
+        encode_frame(&mut frame, FramePlace { seal, ..PLACE }, &sample());
+        assert!(FrameHeader::decode(&frame, seal).is_some());
+        for (storage_id, salt) in [(8, Some(1)), (7, Some(2)), (7, Some(1 | 1 << 63)), (7, None)] {
+            assert_eq!(FrameHeader::decode(&frame, header(storage_id, salt).frame_seal()), None);
+        }
     }
 
     #[test]
     fn a_segment_header_reads_back_and_tells_versions_from_rot() {
-        let header = SegmentHeader {
+        let unsalted = SegmentHeader {
             previous: 5,
             storage_id: [7; 16],
             sequence: SegmentSequence(2),
             first_lsn: Lsn(40),
             length: 1 << 20,
+            salt: None,
         };
+        assert_eq!(SegmentHeader::decode(&unsalted.encode()), Ok(unsalted));
+        let header = SegmentHeader { salt: Some(u64::MAX - 1), ..unsalted };
         let mut bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
         assert_eq!(SegmentHeader::decode(&bytes[..63]), Err(SegmentFlaw::Checksum));
-        bytes[SEGMENT_VERSION] = 2;
+        bytes[SEGMENT_VERSION] = 3;
         assert_eq!(SegmentHeader::decode(&bytes), Err(SegmentFlaw::Checksum));
         let crc = crc32c(&bytes[..SEGMENT_CRC]);
         put(&mut bytes, SEGMENT_CRC, crc.to_le_bytes());
-        assert_eq!(SegmentHeader::decode(&bytes), Err(SegmentFlaw::Version(2)));
+        assert_eq!(SegmentHeader::decode(&bytes), Err(SegmentFlaw::Version(3)));
     }
 }

@@ -60,16 +60,17 @@ pub struct Log;
 
 impl Log {
     /// Reads the log of `storage_id` in `disk`, calls `visit` with each record and its lsn, and starts the threads.
-    /// When `open` returns, everything that was visited is durable. See [`recover`].
+    /// When `open` returns, everything that was visited is durable. See [`recover`], also for `secret`.
     pub fn open(
         disk: &Arc<dyn Disk>,
         storage_id: [u8; 16],
+        secret: u64,
         options: LogOptions,
         hooks: Hooks,
         visit: &mut dyn Visit,
     ) -> Result<(LogHandle, LogRecoverySummary), LogError> {
         let Hooks { on_durable, on_fatal, mut on_progress } = hooks;
-        let (writer, recovered) = recover(disk, storage_id, options, &mut *on_progress, visit)?;
+        let (writer, recovered) = recover(disk, storage_id, secret, options, &mut *on_progress, visit)?;
         let (sender, batches) = sync_channel(BATCHES_QUEUED_MAX);
         let reader = writer.reader();
         let (next_lsn, status) = (writer.next_lsn(), writer.status.clone());

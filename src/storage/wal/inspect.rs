@@ -1,5 +1,5 @@
 //! The output of `paxoi inspect log`. The command takes no lock and writes nothing, so it may read the log of a running
-//! node; the end of such a log may seem torn.
+//! node. The end of such a log may seem torn, and the log unusable if the node removes an old segment meanwhile.
 
 use super::format::{RecordHeader, SegmentHeader, records};
 use super::scan::{FrameFound, Scan, hex, scan};

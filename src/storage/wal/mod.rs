@@ -199,7 +199,7 @@ pub enum LogError {
     },
     /// Written by a later version of the program.
     #[error(
-        "log file {file} has format version {found}, but this program reads only {FORMAT_VERSION}; use the program that wrote it, or a newer one"
+        "log file {file} has format version {found}, but this program reads only versions up to {FORMAT_VERSION}; use the program that wrote it, or a newer one"
     )]
     Version {
         /// The name in the data directory.

@@ -7,7 +7,9 @@
 //! A segment is read through once, without its values, and the positions of the values of *all* groups are kept: groups
 //! that catch up at the same time, range after range, need the same segments again and again.
 
-use super::format::{FRAME_HEADER_BYTES, FrameHeader, RECORD_HEADER_BYTES, RecordHeader, frame_seed};
+use super::format::{
+    FRAME_HEADER_BYTES, FrameHeader, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader,
+};
 use super::index::{Index, Part};
 use super::scan::Window;
 use super::{LogError, LogStatus, RecordKind, SegmentSequence, segment_name};
@@ -58,7 +60,6 @@ pub struct ChosenValue {
 #[derive(Clone)]
 pub struct ChosenReader {
     disk: Arc<dyn Disk>,
-    seed: u32,
     index: Arc<Index>,
     status: Arc<LogStatus>,
     /// The segments whose positions are kept, the most recently used last.
@@ -66,13 +67,8 @@ pub struct ChosenReader {
 }
 
 impl ChosenReader {
-    pub(super) fn new(
-        disk: Arc<dyn Disk>,
-        storage_id: [u8; 16],
-        index: Arc<Index>,
-        status: Arc<LogStatus>,
-    ) -> ChosenReader {
-        ChosenReader { disk, seed: frame_seed(&storage_id), index, status, maps: Vec::new() }
+    pub(super) fn new(disk: Arc<dyn Disk>, index: Arc<Index>, status: Arc<LogStatus>) -> ChosenReader {
+        ChosenReader { disk, index, status, maps: Vec::new() }
     }
 
     /// Returns the values from `range.from` on, in order and without gaps: as many as the limits allow and the log
@@ -93,7 +89,9 @@ impl ChosenReader {
             }
         }
         let (values, damaged) = selection.finish();
-        if let Some(error) = damaged {
+        if let Some((sequence, error)) = damaged
+            && index.has(sequence)
+        {
             self.status.on_rotten();
             tracing::error!("{error}; the node that asked for the value has to ask another node");
         }
@@ -107,7 +105,7 @@ impl ChosenReader {
             Some(position) => self.maps.remove(position),
             None => SegmentMap::new(&*self.disk, part.sequence)?,
         };
-        map.read_to(part.end, self.seed, &*self.disk)?;
+        map.read_to(part.end, &*self.disk)?;
         let mut positions = map.count + self.maps.iter().map(|map| map.count).sum::<usize>();
         while !self.maps.is_empty() && (positions > POSITIONS_MAX || self.maps.len() >= MAPS_MAX) {
             positions -= self.maps.remove(0).count;
@@ -159,8 +157,8 @@ impl<'a> Selection<'a> {
         true
     }
 
-    /// Returns the values up to the first that cannot be read, and the error of that one.
-    fn finish(mut self) -> (Vec<ChosenValue>, Option<LogError>) {
+    /// Returns the values up to the first that cannot be read, and the segment and the error of that one.
+    fn finish(mut self) -> (Vec<ChosenValue>, Option<(SegmentSequence, LogError)>) {
         if self.wanted.following() == self.range.below {
             self.choose_by(self.range.last_chosen);
         }
@@ -168,7 +166,7 @@ impl<'a> Selection<'a> {
         for found in &self.chosen {
             match found.load(self.range.group) {
                 Ok(value) => values.push(value),
-                Err(error) => return (values, Some(error)),
+                Err(error) => return (values, Some((found.sequence, error))),
             }
         }
         (values, None)
@@ -237,18 +235,23 @@ impl SegmentMap {
     fn new(disk: &dyn Disk, sequence: SegmentSequence) -> Result<SegmentMap, LogError> {
         let name = segment_name(sequence);
         let file = disk.open_read_only(&name).map_err(LogError::io(&name, "open"))?;
-        let end = super::format::SEGMENT_HEADER_BYTES as u64;
+        let end = SEGMENT_HEADER_BYTES as u64;
         Ok(SegmentMap { sequence, file, end, count: 0, positions: BTreeMap::new() })
     }
 
-    fn read_to(&mut self, end: u64, seed: u32, disk: &dyn Disk) -> Result<(), LogError> {
+    fn read_to(&mut self, end: u64, disk: &dyn Disk) -> Result<(), LogError> {
         if self.end >= end {
             return Ok(());
         }
         let mut window = Window::open(disk, &segment_name(self.sequence), CHUNK_BYTES)?;
+        let header = SegmentHeader::decode(window.bytes(0, SEGMENT_HEADER_BYTES)?);
+        let Some(header) = header.ok().filter(|header| header.sequence == self.sequence) else {
+            return Err(window.corrupt(0, "its header is not as it was written".to_owned()));
+        };
+        let seal = header.frame_seal();
         while self.end < end {
             let at = self.end;
-            let Some(frame) = FrameHeader::decode(window.bytes(at, FRAME_HEADER_BYTES)?, seed) else {
+            let Some(frame) = FrameHeader::decode(window.bytes(at, FRAME_HEADER_BYTES)?, seal) else {
                 return Err(window.corrupt(at, "the header of a durable frame cannot be read".to_owned()));
             };
             let headers_at = at + FRAME_HEADER_BYTES as u64;

@@ -10,6 +10,7 @@ use super::scan::{CHUNK_BYTES, FrameFound, OnProgress, Scan, scan};
 use super::writer::{Position, Segment, Writer};
 use super::{ALL_SEGMENTS, LogError, LogOptions, LogStatus, Logged, RecordKind, SegmentSequence, Visit, segment_name};
 use crate::storage::disk::{Disk, DiskFile, read_full};
+use groups::SplitMix64;
 use std::sync::Arc;
 
 /// A summary of an opened log: its content, and the repairs. [`replay`] repairs nothing, and returns the repairs that a
@@ -34,10 +35,12 @@ pub struct LogRecoverySummary {
 
 /// Reads the log of `storage_id`, and calls `visit` with each record and its lsn, in order. Calls `progress` with the
 /// bytes done and the bytes in all, before the first and after each segment. The returned writer appends behind the
-/// last record. A directory without segments gets the first one.
+/// last record. A directory without segments gets the first one. `secret` is a random number that no client knows: the
+/// salts of new segments follow from it.
 pub fn recover(
     disk: &Arc<dyn Disk>,
     storage_id: [u8; 16],
+    secret: u64,
     options: LogOptions,
     progress: OnProgress<'_>,
     visit: &mut dyn Visit,
@@ -68,7 +71,8 @@ pub fn recover(
     let segment = repaired_tail(&**disk, &found)?;
     let recovered = LogRecoverySummary::of(&found);
     let position = Position { lsn: found.next_lsn.preceding(), previous: found.previous, segment };
-    let writer = Writer::new(disk.clone(), storage_id, options, position, status, index)?;
+    let salts = SplitMix64::new(secret);
+    let writer = Writer::new(disk.clone(), storage_id, salts, options, position, status, index)?;
     Ok((writer, recovered))
 }
 
@@ -148,7 +152,8 @@ fn repaired_tail(disk: &dyn Disk, found: &Scan) -> Result<Option<Segment>, LogEr
     if wrote {
         file.sync_data().map_err(LogError::io(&name, "sync"))?;
     }
-    Ok(Some(Segment { name, file, sequence: last.sequence, length: last.length, tail: found.tail }))
+    let (sequence, seal) = (last.sequence, last.frame_seal());
+    Ok(Some(Segment { name, file, sequence, seal, length: last.length, tail: found.tail }))
 }
 
 fn rewrite(file: &dyn DiskFile, name: &str, from: u64, to: u64) -> Result<bool, LogError> {

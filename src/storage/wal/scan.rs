@@ -8,8 +8,8 @@
 //! the headers of its records.
 
 use super::format::{
-    BodyFlaw, FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, RecordHeader, SEGMENT_HEADER_BYTES,
-    SegmentFlaw, SegmentHeader, check_body, frame_seed, records,
+    BodyFlaw, FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, FrameSeal, RecordHeader,
+    SEGMENT_HEADER_BYTES, SegmentFlaw, SegmentHeader, check_body, records,
 };
 use super::{ALL_SEGMENTS, LogError, Lsn, segment_name, segment_sequence};
 use crate::storage::disk::{Disk, DiskFile, read_full};
@@ -88,7 +88,7 @@ pub(super) fn scan(
         });
     };
     let mut walk = Walk {
-        seed: frame_seed(&first.storage_id),
+        seal: first.frame_seal(),
         lsn: first.first_lsn,
         previous: first.previous,
         durable: headers.last().map_or(Lsn(0), |last| last.first_lsn.preceding()),
@@ -104,6 +104,7 @@ pub(super) fn scan(
     let (mut tail, mut dirty_end) = (0, 0);
     for (position, header) in headers.iter().enumerate() {
         let mut window = Window::open(disk, &segment_name(header.sequence), CHUNK_BYTES)?;
+        walk.seal = header.frame_seal();
         match headers.get(position + 1) {
             Some(next) => walk.inner_segment(header, next, &mut window)?,
             None => (tail, dirty_end) = walk.last_segment(header, &mut window)?,
@@ -168,7 +169,8 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 /// The state between two frames.
 struct Walk<'a> {
-    seed: u32,
+    /// That of the segment that is walked.
+    seal: FrameSeal,
     /// The lsn of the frame that is due.
     lsn: Lsn,
     previous: u32,
@@ -249,7 +251,7 @@ impl Walk<'_> {
         durable: bool,
         window: &mut Window,
     ) -> Result<Result<u64, Flaw>, LogError> {
-        let Some(header) = FrameHeader::decode(window.bytes(at, FRAME_HEADER_BYTES)?, self.seed) else {
+        let Some(header) = FrameHeader::decode(window.bytes(at, FRAME_HEADER_BYTES)?, self.seal) else {
             return Ok(Err(Flaw::Header));
         };
         let bytes = header.frame_bytes();
@@ -280,7 +282,8 @@ impl Walk<'_> {
 
     /// Searches everything behind the bad frame at `bad` for a claim that this frame was durable. Returns an error if
     /// there is such a claim. Otherwise the frame is torn, and the result is the offset at which the remains of torn
-    /// frames end.
+    /// frames end. Without a salt these are all bytes that are not zero. With a salt they are the frames with readable
+    /// headers: what else is there, perhaps of an older segment, can never be taken for a frame.
     fn torn_end(&self, segment: &SegmentHeader, bad: u64, flaw: &Flaw, window: &mut Window) -> Result<u64, LogError> {
         let (mut at, mut dirty_end) = match flaw {
             // The search begins behind the frame: inside it a value may look like anything.
@@ -300,11 +303,14 @@ impl Walk<'_> {
                 if word.iter().all(|byte| *byte == 0) {
                     continue;
                 }
-                dirty_end = at + (start + word.len()) as u64;
-                let claim = word.starts_with(&FRAME_MAGIC).then(|| FrameHeader::decode(rest, self.seed)).flatten();
+                let place = at + start as u64;
+                let claim = word.starts_with(&FRAME_MAGIC).then(|| FrameHeader::decode(rest, self.seal)).flatten();
+                if segment.salt.is_none() {
+                    dirty_end = place + word.len() as u64;
+                }
                 let Some(claim) = claim else { continue };
+                dirty_end = dirty_end.max(place.saturating_add(claim.frame_bytes()));
                 if claim.durable >= self.lsn && claim.durable < claim.lsn {
-                    let place = at + start as u64;
                     let what = flaw.describe(self.lsn);
                     let what = format!(
                         "{what}, but frame {} at byte {place} was written after that frame was durable",

@@ -2,9 +2,8 @@
 //! that a crash at any moment leaves a log without a gap.
 
 use super::index::Index;
+use super::preallocation::PreallocatedSegments;
 use super::{LogError, LogStatus, Lsn, SegmentSequence, segment_name};
-use crate::storage::disk::Disk;
-use std::io::ErrorKind;
 
 /// Segments whose values are all in checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,20 +17,20 @@ pub struct DroppableSegments {
 /// Removes the segments below `below`. After an error the next call continues with the segment that could not be
 /// removed: a gap in the log would stop the next start.
 pub(super) fn drop_segments(
-    disk: &dyn Disk,
+    preallocated: &PreallocatedSegments,
     index: &Index,
     status: &LogStatus,
     below: SegmentSequence,
 ) -> Result<(), LogError> {
     while let Some(leaving) = index.let_oldest_leave(below) {
-        // Files that the reader has open stay readable.
+        // The reader may have the file open. What it reads there from now on may be wrong: it knows the segment is gone.
         let name = segment_name(leaving.sequence);
-        match disk.remove(&name) {
-            // The previous call removed the file, but could not sync the directory.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            result => result.map_err(LogError::io(&name, "remove"))?,
+        let retired = preallocated.retire(leaving.sequence, leaving.length);
+        let recycled = retired.map_err(LogError::io(&name, "remove"))?;
+        preallocated.disk().sync_dir().map_err(LogError::io(&name, "sync the directory of"))?;
+        if let Some(recycled) = recycled {
+            preallocated.on_recycled(recycled);
         }
-        disk.sync_dir().map_err(LogError::io(&name, "sync the directory of"))?;
         status.on_dropped(leaving.length);
         index.on_left();
     }

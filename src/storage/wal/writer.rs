@@ -1,14 +1,16 @@
 //! Appends frames: one write and one sync for each batch. The writer never waits for space and has no thread, so that
 //! the simulator can drive it. In a server, the log thread of `handle` runs it.
 
-use super::format::{FRAME_HEADER_BYTES, FramePlace, SEGMENT_HEADER_BYTES, SegmentHeader, encode_frame, frame_bytes};
+use super::format::{
+    FRAME_HEADER_BYTES, FramePlace, FrameSeal, SEGMENT_HEADER_BYTES, SegmentHeader, encode_frame, frame_bytes,
+};
 use super::index::Index;
 use super::preallocation::{LARGE, PreallocatedSegments};
 use super::{
     Batch, ChosenReader, DroppableSegments, LogError, LogOptions, LogStatus, Lsn, Record, SegmentSequence, segment_name,
 };
 use crate::storage::disk::{Disk, DiskFile};
-use groups::Instance;
+use groups::{Instance, SplitMix64};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,7 +34,8 @@ pub enum Append {
 pub struct Writer {
     disk: Arc<dyn Disk>,
     options: LogOptions,
-    seed: u32,
+    /// Makes the salts of new segments from a secret.
+    salts: SplitMix64,
     storage_id: [u8; 16],
     segment: Segment,
     /// The lsn of the last frame, which is durable.
@@ -52,6 +55,7 @@ pub(super) struct Segment {
     pub(super) name: String,
     pub(super) file: Arc<dyn DiskFile>,
     pub(super) sequence: SegmentSequence,
+    pub(super) seal: FrameSeal,
     pub(super) length: u64,
     /// Where the next frame goes.
     pub(super) tail: u64,
@@ -69,6 +73,7 @@ impl Writer {
     pub(super) fn new(
         disk: Arc<dyn Disk>,
         storage_id: [u8; 16],
+        mut salts: SplitMix64,
         options: LogOptions,
         position: Position,
         status: Arc<LogStatus>,
@@ -84,9 +89,16 @@ impl Writer {
                 preallocated.prepare().map_err(LogError::io(&segment_name(SegmentSequence(1)), "make"))?;
                 let first_lsn = lsn.following();
                 let length = options.segment_bytes;
-                let header = SegmentHeader { previous, storage_id, sequence: SegmentSequence(1), first_lsn, length };
+                let header = SegmentHeader {
+                    previous,
+                    storage_id,
+                    sequence: SegmentSequence(1),
+                    first_lsn,
+                    length,
+                    salt: Some(salts.bits()),
+                };
                 let Some(ready) = preallocated.take() else { unreachable!("the segment was just made") };
-                let segment = Segment::begin(&*disk, ready, &header)?;
+                let segment = Segment::begin(&*disk, &ready, &header)?;
                 preallocated.on_taken();
                 index.begin_segment(&header, segment.tail);
                 status.on_segment(length);
@@ -95,12 +107,11 @@ impl Writer {
         };
         status.set_lsn(lsn);
         status.set_room(segment.room());
-        let seed = super::format::frame_seed(&storage_id);
         let (marked, buffer) = (false, Vec::new());
         Ok(Writer {
             disk,
             options,
-            seed,
+            salts,
             storage_id,
             segment,
             lsn,
@@ -128,7 +139,7 @@ impl Writer {
     /// Creates a reader of the values that this writer has made durable.
     #[must_use]
     pub fn reader(&self) -> ChosenReader {
-        ChosenReader::new(self.disk.clone(), self.storage_id, self.index.clone(), self.status.clone())
+        ChosenReader::new(self.disk.clone(), self.index.clone(), self.status.clone())
     }
 
     /// Returns which of the oldest segments have only values at or below their group's instance in `floors`.
@@ -142,13 +153,19 @@ impl Writer {
     /// # Errors
     /// [`LogError::Io`]. The call may be repeated.
     pub fn drop_segments(&self, below: SegmentSequence) -> Result<(), LogError> {
-        super::trim::drop_segments(&*self.disk, &self.index, &self.status, below)
+        super::trim::drop_segments(&self.preallocated, &self.index, &self.status, below)
     }
 
     /// Returns true if no durability marker shows the last frame as durable: see [`Writer::write_durability_marker`].
     #[must_use]
     pub fn wants_durability_marker(&self) -> bool {
         !self.marked
+    }
+
+    /// Returns the last segment, and the offset of the next frame in it.
+    #[cfg(test)]
+    pub(super) fn place(&self) -> (SegmentSequence, u64) {
+        (self.segment.sequence, self.segment.tail)
     }
 
     /// Makes the next preallocated segment. For callers that drive the writer without threads.
@@ -206,15 +223,16 @@ impl Writer {
     }
 
     fn write(&mut self, lsn: Lsn, records: &[Record]) -> Result<u32, LogError> {
-        let crc = self.encode(lsn, self.segment.sequence, records);
+        let crc = self.encode(lsn, self.segment.sequence, self.segment.seal, records);
         let written = self.segment.file.write_at(self.segment.tail, &self.buffer);
         written.map_err(LogError::io(&self.segment.name, "write"))?;
         Ok(crc)
     }
 
-    /// Encodes a frame for the segment with this sequence number into the buffer, and returns the CRC of its header.
-    fn encode(&mut self, lsn: Lsn, segment: SegmentSequence, records: &[Record]) -> u32 {
-        let place = FramePlace { seed: self.seed, lsn, durable: self.lsn, segment, previous: self.previous };
+    /// Encodes a frame for the segment with this sequence number and seal into the buffer. Returns the CRC of its
+    /// header.
+    fn encode(&mut self, lsn: Lsn, segment: SegmentSequence, seal: FrameSeal, records: &[Record]) -> u32 {
+        let place = FramePlace { seal, lsn, durable: self.lsn, segment, previous: self.previous };
         encode_frame(&mut self.buffer, place, records)
     }
 
@@ -226,20 +244,21 @@ impl Writer {
     fn next_segment(&mut self) -> Result<bool, LogError> {
         let Some(ready) = self.preallocated.take() else { return Ok(false) };
         let header = self.next_header(self.options.segment_bytes);
-        self.segment = Segment::begin(&*self.disk, ready, &header)?;
+        self.segment = Segment::begin(&*self.disk, &ready, &header)?;
         self.preallocated.on_taken();
         self.index.begin_segment(&header, self.segment.tail);
         self.status.on_segment(header.length);
         Ok(true)
     }
 
-    fn next_header(&self, length: u64) -> SegmentHeader {
+    fn next_header(&mut self, length: u64) -> SegmentHeader {
         SegmentHeader {
             previous: self.previous,
             storage_id: self.storage_id,
             sequence: self.segment.sequence.following(),
             first_lsn: self.lsn.following(),
             length,
+            salt: Some(self.salts.bits()),
         }
     }
 
@@ -248,7 +267,7 @@ impl Writer {
     /// part of the frame is in the log yet.
     fn append_large(&mut self, batch: &Batch, bytes: u64) -> Result<Append, LogError> {
         let header = self.next_header(large_bytes(bytes));
-        let crc = self.encode(batch.lsn, header.sequence, &batch.records);
+        let crc = self.encode(batch.lsn, header.sequence, header.frame_seal(), &batch.records);
         let started = Instant::now();
         let made = self.make_large(&header);
         if self.status.set_no_large(made.is_err()) {
@@ -284,7 +303,7 @@ impl Writer {
 }
 
 impl Segment {
-    /// Makes a segment of a file of zeros. The header is durable before the name, and the name before any frame.
+    /// Makes a segment of a preallocated file. The header is durable before the name, and the name before any frame.
     fn begin(disk: &dyn Disk, ready: &str, header: &SegmentHeader) -> Result<Segment, LogError> {
         let name = segment_name(header.sequence);
         let file = disk.open(ready).map_err(LogError::io(&name, "begin"))?;
@@ -304,7 +323,7 @@ impl Segment {
         disk.rename(from, &name).map_err(LogError::io(&name, "name"))?;
         disk.sync_dir().map_err(LogError::io(&name, "sync the directory of"))?;
         let tail = SEGMENT_HEADER_BYTES as u64;
-        Ok(Segment { name, file, sequence: header.sequence, length: header.length, tail })
+        Ok(Segment { name, file, sequence: header.sequence, seal: header.frame_seal(), length: header.length, tail })
     }
 
     /// Returns the bytes left for frames. A durability marker must fit behind the last one: else rot in that frame

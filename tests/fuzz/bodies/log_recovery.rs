@@ -6,7 +6,7 @@ use super::{choice, piece, wide_choice};
 use groups::{Ballot, GroupId, Instance, NodeId};
 use paxoi::storage::disk::{Disk, MemoryDisk};
 use paxoi::storage::wal::format::{
-    FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, frame_seed,
+    FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader,
 };
 use paxoi::storage::wal::{
     Append, Batch, LogError, LogOptions, Lsn, Record, SEGMENT_BYTES_MIN, ValueRecord, Writer, recover,
@@ -18,10 +18,12 @@ use std::sync::Arc;
 type Written = Vec<(Lsn, Record)>;
 
 const STORAGE_ID: [u8; 16] = [0x5a; 16];
+const SECRET: u64 = 7;
 const FILES: [&str; 2] = ["log-0000000000000001", "log-0000000000000002"];
 const EDITS_MAX: usize = 24;
 /// Offsets in a frame's header: of its own CRC, and of the CRC of its record headers.
 const CRC_AT: usize = FRAME_HEADER_BYTES - 4;
+const MARK_AT: usize = CRC_AT - 4;
 const RECORDS_CRC_AT: usize = 40;
 const RECORD_HEADER_BYTES: usize = 48;
 
@@ -92,7 +94,7 @@ fn open(disk: &MemoryDisk) -> Result<(Writer, Written), LogError> {
     let mut seen = Vec::new();
     let visit = &mut |lsn, record| seen.push((lsn, record));
     let options = LogOptions::with_segment_bytes(SEGMENT_BYTES_MIN);
-    match recover(&disk, STORAGE_ID, options, &mut |_, _| {}, visit) {
+    match recover(&disk, STORAGE_ID, SECRET, options, &mut |_, _| {}, visit) {
         Ok((writer, _)) => Ok((writer, seen)),
         Err(error) => {
             assert!(!error.to_string().contains('\n'), "not one line: {error}");
@@ -117,7 +119,9 @@ fn contents(disk: &MemoryDisk) -> Vec<Vec<u8>> {
 /// Returns the offset and the header of each frame of a sound segment.
 fn frames(content: &[u8]) -> Vec<(usize, FrameHeader)> {
     let (mut at, mut found) = (SEGMENT_HEADER_BYTES, Vec::new());
-    while let Some(header) = content.get(at..).and_then(|rest| FrameHeader::decode(rest, frame_seed(&STORAGE_ID))) {
+    let Ok(segment) = SegmentHeader::decode(content) else { return found };
+    let seal = segment.frame_seal();
+    while let Some(header) = content.get(at..).and_then(|rest| FrameHeader::decode(rest, seal)) {
         found.push((at, header));
         at += header.frame_bytes() as usize;
     }
@@ -196,7 +200,10 @@ fn forge(content: &mut [u8], at: usize) -> bool {
         let crc = crc32c::crc32c(records);
         content[at + RECORDS_CRC_AT..at + RECORDS_CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
     }
-    let crc = crc32c::crc32c_append(frame_seed(&STORAGE_ID), &content[at..at + CRC_AT]);
+    let Ok(segment) = SegmentHeader::decode(content) else { return false };
+    let seal = segment.frame_seal();
+    content[at + MARK_AT..at + CRC_AT].copy_from_slice(&seal.mark.to_le_bytes());
+    let crc = crc32c::crc32c_append(seal.crc, &content[at..at + CRC_AT]);
     content[at + CRC_AT..at + FRAME_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
     true
 }

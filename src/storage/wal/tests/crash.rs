@@ -1,6 +1,6 @@
 //! Power cuts: the log that is left has every durable record, and no record that was never written.
 
-use super::format::{FramePlace, encode_frame, frame_seed};
+use super::format::{FramePlace, encode_frame};
 use super::*;
 use crate::storage::wal::{Lsn, SegmentSequence};
 
@@ -192,13 +192,8 @@ fn a_value_that_looks_like_a_frame_makes_no_torn_frame_rotten() {
     let disk = MemoryDisk::new();
     let mut writer = open_new(&disk);
     let durable = small_log(&mut writer);
-    let place = FramePlace {
-        seed: frame_seed(&STORAGE_ID),
-        lsn: Lsn(99),
-        durable: Lsn(98),
-        segment: SegmentSequence(1),
-        previous: 0,
-    };
+    let seal = seal_of(&disk, FIRST);
+    let place = FramePlace { seal, lsn: Lsn(99), durable: Lsn(98), segment: SegmentSequence(1), previous: 0 };
     let mut value = Vec::new();
     encode_frame(&mut value, place, &[promise(1, 1)]);
     value.extend_from_slice(&[1; 100]);

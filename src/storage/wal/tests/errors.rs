@@ -1,6 +1,6 @@
 //! An error of the log is one line that says what to do.
 
-use super::format::{FramePlace, encode_frame, frame_seed};
+use super::format::{FramePlace, encode_frame};
 use super::*;
 use crate::storage::wal::{Lsn, SegmentSequence, inspect_log};
 
@@ -37,7 +37,7 @@ fn missing_foreign_and_renamed_segments() {
     assert!(error(&disk).contains("its header is that of log-0000000000000003"));
 
     let disk: Arc<dyn Disk> = Arc::new(three_segments());
-    let foreign = recover(&disk, [1; 16], options(), &mut |_, _| {}, &mut |_, _| {}).err().unwrap();
+    let foreign = recover(&disk, [1; 16], secret(), options(), &mut |_, _| {}, &mut |_, _| {}).err().unwrap();
     assert!(matches!(foreign, LogError::Foreign { .. }), "{foreign}");
 }
 
@@ -61,24 +61,19 @@ fn later_versions_are_not_guessed_at() {
     let crc = crc32c::crc32c(&content[..SEGMENT_HEADER_BYTES - 4]).to_le_bytes();
     content[SEGMENT_HEADER_BYTES - 4..SEGMENT_HEADER_BYTES].copy_from_slice(&crc);
     disk.set_content(SECOND, content);
-    assert!(error(&disk).contains("has format version 9, but this program reads only 1"));
+    assert!(error(&disk).contains("has format version 9, but this program reads only versions up to 2"));
 
     let disk = MemoryDisk::new();
     drop(open_new(&disk));
-    let place = FramePlace {
-        seed: frame_seed(&STORAGE_ID),
-        lsn: Lsn(1),
-        durable: Lsn(0),
-        segment: SegmentSequence(1),
-        previous: 0,
-    };
+    let seal = seal_of(&disk, FIRST);
+    let place = FramePlace { seal, lsn: Lsn(1), durable: Lsn(0), segment: SegmentSequence(1), previous: 0 };
     let mut frame = Vec::new();
     encode_frame(&mut frame, place, &[accept(1, 1, "")]);
     // Changes the record kind, the CRC of the record headers, and the CRC of the frame header.
     frame[FRAME_HEADER_BYTES] = 77;
     let records_crc = crc32c::crc32c(&frame[FRAME_HEADER_BYTES..]).to_le_bytes();
     frame[40..44].copy_from_slice(&records_crc);
-    let crc = crc32c::crc32c_append(place.seed, &frame[..52]).to_le_bytes();
+    let crc = crc32c::crc32c_append(seal.crc, &frame[..52]).to_le_bytes();
     frame[52..56].copy_from_slice(&crc);
     let mut content = disk.content(FIRST).unwrap();
     content[SEGMENT_HEADER_BYTES..SEGMENT_HEADER_BYTES + frame.len()].copy_from_slice(&frame);
@@ -90,7 +85,8 @@ fn later_versions_are_not_guessed_at() {
 fn progress_ends_at_the_whole() {
     let disk: Arc<dyn Disk> = Arc::new(three_segments());
     let mut progress = Vec::new();
-    recover(&disk, STORAGE_ID, options(), &mut |done, total| progress.push((done, total)), &mut |_, _| {}).unwrap();
+    recover(&disk, STORAGE_ID, secret(), options(), &mut |done, total| progress.push((done, total)), &mut |_, _| {})
+        .unwrap();
     assert_eq!(progress, [(0, 3 << 16), (1 << 16, 3 << 16), (2 << 16, 3 << 16), (3 << 16, 3 << 16)]);
 }
 
@@ -117,13 +113,15 @@ fn inspection_tells_sound_torn_and_unusable_logs() {
     assert!(text.contains("\n    promise  group 2 ballot 8.2\n"), "{text}");
     assert!(text.contains("\n    accept   group 2 instance 1 ballot 1.1, prior value under 0.0, 12 bytes\n"), "{text}");
 
+    append(&mut writer, vec![accept(1, 3, "the end never reached the disk")]).unwrap();
     let mut content = disk.content(FIRST).unwrap();
-    content[800] = 1;
+    let last = content.iter().rposition(|byte| *byte != 0).unwrap();
+    content[last] = 0;
     disk.set_content(FIRST, content.clone());
     let (usable, text) = inspected(&disk, false);
     assert!(
         usable
-            && text.ends_with("torn: 208 bytes of frame 4, whose write never finished; the next start removes them\n"),
+            && text.ends_with("torn: 136 bytes of frame 4, whose write never finished; the next start removes them\n"),
         "{text}"
     );
 

@@ -37,7 +37,7 @@ fn follow(disk: &MemoryDisk, pause: u64) -> (Written, Vec<(Written, u64)>) {
     let frontier = Frontier::default();
     scope(|scope| {
         let follower = |group: u32| {
-            let mut follower = Follower::new(disk, STORAGE_ID, &frontier);
+            let mut follower = Follower::new(disk, &frontier);
             let work = move || {
                 let (mut seen, mut bytes) = (Vec::new(), 0);
                 let visit = &mut |lsn, record| seen.push((lsn, record));
@@ -113,7 +113,7 @@ fn a_follower_goes_no_further_than_the_first() {
     let disk = MemoryDisk::new();
     small_log(&mut open_new(&disk));
     let frontier = Frontier::default();
-    let mut follower = Follower::new(&disk, STORAGE_ID, &frontier);
+    let mut follower = Follower::new(&disk, &frontier);
     let mut first = First { frontier: &Frontier::default(), seen: Vec::new(), frames: 0, pause: 0 };
     replay(&disk, STORAGE_ID, &mut |_, _| {}, &mut first).unwrap();
     // The frontier includes only the first frame: two promises.
@@ -128,6 +128,6 @@ fn a_follower_goes_no_further_than_the_first() {
     // No frame ends at this place.
     let frontier = Frontier::default();
     frontier.advance(SegmentSequence(1), start..start + frame - 8);
-    let error = Follower::new(&disk, STORAGE_ID, &frontier).read(|_| true, &mut |_, _| {}).unwrap_err();
+    let error = Follower::new(&disk, &frontier).read(|_| true, &mut |_, _| {}).unwrap_err();
     assert!(matches!(error, LogError::Corrupt { offset, .. } if offset == start), "{error}");
 }

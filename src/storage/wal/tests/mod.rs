@@ -4,18 +4,20 @@ mod crash;
 mod errors;
 mod following;
 mod reading;
+mod recycling;
 mod rot;
 mod space;
 mod threads;
 mod trimming;
 
-use super::format::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, frame_bytes};
+use super::format::{FRAME_HEADER_BYTES, FrameSeal, SEGMENT_HEADER_BYTES, SegmentHeader, frame_bytes};
 use super::*;
 use crate::storage::disk::{Disk, MemoryDisk};
 use crate::storage::wal::Lsn;
 use bytes::Bytes;
 use groups::{Ballot, GroupId, Instance, NodeId};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Records, each with its LSN.
 type Written = Vec<(Lsn, Record)>;
@@ -30,6 +32,17 @@ fn options() -> LogOptions {
         idle: Duration::from_millis(1),
         ..LogOptions::with_segment_bytes(64 << 10)
     }
+}
+
+/// Returns another secret in each call, as each start of a node has another one.
+fn secret() -> u64 {
+    static STARTS: AtomicU64 = AtomicU64::new(0);
+    STARTS.fetch_add(1, Ordering::Relaxed) << 32
+}
+
+/// Returns what marks the frames of a segment.
+fn seal_of(disk: &MemoryDisk, name: &str) -> FrameSeal {
+    SegmentHeader::decode(&disk.content(name).unwrap()).unwrap().frame_seal()
 }
 
 fn ballot(round: u64, node: u32) -> Ballot {
@@ -55,7 +68,7 @@ fn open(disk: &MemoryDisk) -> Result<(Writer, LogRecoverySummary, Written), LogE
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     let mut seen = Vec::new();
     let visit = &mut |lsn, record| seen.push((lsn, record));
-    let (writer, recovered) = recover(&disk, STORAGE_ID, options(), &mut |_, _| {}, visit)?;
+    let (writer, recovered) = recover(&disk, STORAGE_ID, secret(), options(), &mut |_, _| {}, visit)?;
     Ok((writer, recovered, seen))
 }
 

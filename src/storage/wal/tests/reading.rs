@@ -3,7 +3,7 @@
 use super::*;
 
 fn reader(disk: &MemoryDisk, writer: &Writer) -> ChosenReader {
-    ChosenReader::new(Arc::new(disk.clone()), STORAGE_ID, writer.index.clone(), writer.status.clone())
+    ChosenReader::new(Arc::new(disk.clone()), writer.index.clone(), writer.status.clone())
 }
 
 fn range(group: u32, from: u64, below: u64, last_chosen: Ballot) -> ReadRange {

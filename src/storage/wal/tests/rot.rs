@@ -104,9 +104,9 @@ fn a_segment_shorter_than_its_header_is_none() {
     small_log(&mut open_new(&disk));
     let mut content = disk.content(FIRST).unwrap();
     let header = SegmentHeader::decode(&content).unwrap();
-    content[..SEGMENT_HEADER_BYTES].copy_from_slice(&SegmentHeader { length: 10, ..header }.encode());
+    content[..SEGMENT_HEADER_BYTES].copy_from_slice(&SegmentHeader { length: 16, ..header }.encode());
     let error = open(&with_content(&disk, FIRST, content)).err().unwrap().to_string();
-    assert!(error.contains("its header says that it has 10 bytes"), "{error}");
+    assert!(error.contains("its header says that it has 16 bytes"), "{error}");
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn stale_frames_behind_the_end_do_not_come_back() {
     // Frames of another log are no frames here, wherever they stand.
     let other = MemoryDisk::new();
     let other_disk: Arc<dyn Disk> = Arc::new(other.clone());
-    let (mut writer, _) = recover(&other_disk, [1; 16], options(), &mut |_, _| {}, &mut |_, _| {}).unwrap();
+    let (mut writer, _) = recover(&other_disk, [1; 16], secret(), options(), &mut |_, _| {}, &mut |_, _| {}).unwrap();
     for _ in 0..9 {
         small_log(&mut writer);
     }
@@ -194,8 +194,11 @@ fn stale_frames_behind_the_end_do_not_come_back() {
 
 #[test]
 fn a_frame_of_another_history_does_not_fit_in() {
+    // Both go on from copies of one directory.
+    let begun = MemoryDisk::new();
+    drop(open_new(&begun));
     let log = |second: &'static str| {
-        let disk = MemoryDisk::new();
+        let disk = begun.killed();
         let mut writer = open_new(&disk);
         for (instance, value) in [(1, "first"), (2, second), (3, "third")] {
             append(&mut writer, vec![accept(1, instance, value)]).unwrap();

@@ -25,7 +25,7 @@ fn start(disk: &MemoryDisk) -> Opened {
     let mut seen = Vec::new();
     let visit = &mut |lsn, record| seen.push((lsn, record));
     let (handle, _) =
-        Log::open(&(Arc::new(disk.clone()) as Arc<dyn Disk>), STORAGE_ID, options(), hooks, visit).unwrap();
+        Log::open(&(Arc::new(disk.clone()) as Arc<dyn Disk>), STORAGE_ID, secret(), options(), hooks, visit).unwrap();
     Opened { handle, durable, fatal, seen }
 }
 
