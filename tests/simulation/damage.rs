@@ -5,9 +5,7 @@ use crate::random::Random;
 use crate::trace::Trace;
 use paxoi::storage::checkpoint::CHECKPOINT_PREFIX;
 use paxoi::storage::disk::{Disk, MemoryDisk};
-use paxoi::storage::wal::format::{
-    FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader,
-};
+use paxoi::storage::wal::format::{FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader};
 use paxoi::storage::wal::is_segment;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +43,7 @@ impl Damage {
         }
         let Some(name) = random.pick(&segments) else { return false };
         let Some(mut content) = disk.content(name) else { return false };
-        let written = content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let written = frames(&content).last().map_or(0, |(at, frame)| at + frame.frame_bytes() as usize);
         let reach = match reach {
             Reach::Known if last == Some(name) => known_bytes(&content),
             // A durability marker follows the last frame. The marker need not be durable itself.
@@ -63,10 +61,15 @@ impl Damage {
                 content[bit / 8] ^= 1 << (bit % 8);
             }
             Damage::Truncation => content.truncate(random.below(reach as u64) as usize),
-            // Segments are zeros before they are written.
+            // Segments are zeros or hold older frames before they are written.
             Damage::Stale => {
                 let at = block(random);
-                content[at..at + BLOCK_BYTES].fill(0);
+                let spares: Vec<&String> = names.iter().filter(|name| name.starts_with("spare")).collect();
+                let older = random.pick(&spares).and_then(|name| disk.content(name));
+                match older.as_ref().and_then(|older| older.get(at..at + BLOCK_BYTES)) {
+                    Some(older) => content[at..at + BLOCK_BYTES].copy_from_slice(older),
+                    None => content[at..at + BLOCK_BYTES].fill(0),
+                }
             }
             Damage::Misdirected => {
                 let (from, to) = (block(random), block(random));
@@ -104,13 +107,19 @@ pub(crate) fn rot_checkpoint(disk: &MemoryDisk, random: &mut Random, trace: &Tra
 
 /// Returns how many of the first bytes of the last segment a later frame marks as durable.
 fn known_bytes(content: &[u8]) -> usize {
-    let Ok(header) = SegmentHeader::decode(content) else { return 0 };
-    let seal = header.frame_seal();
-    let places = (SEGMENT_HEADER_BYTES..content.len()).step_by(FRAME_ALIGNMENT);
-    let frames: Vec<(usize, FrameHeader)> = places
-        .filter(|at| content[*at..].starts_with(&FRAME_MAGIC))
-        .filter_map(|at| FrameHeader::decode(&content[at..], seal).map(|header| (at, header)))
-        .collect();
+    let frames = frames(content);
     let durable = frames.iter().map(|(_, header)| header.durable).max().unwrap_or_default();
     frames.iter().find(|(_, header)| header.lsn > durable).map_or(0, |(at, _)| *at)
+}
+
+/// Returns the offset and the header of each frame of a segment, up to the first that cannot be read.
+fn frames(content: &[u8]) -> Vec<(usize, FrameHeader)> {
+    let (mut at, mut found) = (SEGMENT_HEADER_BYTES, Vec::new());
+    let Ok(segment) = SegmentHeader::decode(content) else { return found };
+    let seal = segment.frame_seal();
+    while let Some(header) = content.get(at..).and_then(|rest| FrameHeader::decode(rest, seal)) {
+        found.push((at, header));
+        at = at.saturating_add(header.frame_bytes() as usize);
+    }
+    found
 }

@@ -26,12 +26,15 @@ pub fn check_segment(disk: &dyn Disk, name: &str) -> Result<u64, LogError> {
     let Ok(header) = SegmentHeader::decode(window.bytes(0, SEGMENT_HEADER_BYTES)?) else {
         return Err(window.corrupt(0, "its header fails its checksum".to_owned()));
     };
-    let next = next_header(disk, header.sequence);
+    let Some(next) = next_header(disk, header.sequence) else {
+        let next = segment_name(header.sequence.following());
+        return Err(window.corrupt(0, format!("the header of {next}, which follows it, cannot be read")));
+    };
     let seal = header.frame_seal();
     let (mut at, mut lsn, mut previous) = (SEGMENT_HEADER_BYTES as u64, header.first_lsn, header.previous);
     loop {
         // A durability marker may follow. The first frame of the next segment has the same lsn.
-        if let Some(next) = next.filter(|next| lsn >= next.first_lsn) {
+        if lsn >= next.first_lsn {
             if lsn == next.first_lsn && previous == next.previous {
                 return Ok(at);
             }
@@ -44,10 +47,6 @@ pub fn check_segment(disk: &dyn Disk, name: &str) -> Result<u64, LogError> {
             frame.previous == previous && end.is_some_and(|end| end <= header.length)
         });
         let Some(frame) = frame else {
-            // Without the next segment, whose own check fails, nothing tells where this one ends.
-            if next.is_none() {
-                return Ok(at);
-            }
             return Err(window.corrupt(at, "the header of a frame cannot be read".to_owned()));
         };
         let bytes = frame.frame_bytes();
@@ -60,7 +59,8 @@ pub fn check_segment(disk: &dyn Disk, name: &str) -> Result<u64, LogError> {
     }
 }
 
-/// Returns the header of the segment after this one. `None` if it cannot be read: its own check reports that.
+/// Returns the header of the segment after this one; `None` if it cannot be read. It is durable since before this segment
+/// was closed.
 fn next_header(disk: &dyn Disk, sequence: SegmentSequence) -> Option<SegmentHeader> {
     let mut window = Window::open(disk, &segment_name(sequence.following()), SEGMENT_HEADER_BYTES).ok()?;
     SegmentHeader::decode(window.bytes(0, SEGMENT_HEADER_BYTES).ok()?).ok()

@@ -1,7 +1,7 @@
 //! The bytes of the log. Little-endian; every byte of a header or frame is under a CRC-32C or checked to be zero.
 //!
 //! ```text
-//! segment = header (64) | frame | frame | … | zeros
+//! segment = header (64) | frame | frame | … | zeros, or the bytes of an older segment
 //! frame   = header (56) | record header (48) * count | payload * count, not aligned | zeros up to a multiple of 8
 //!
 //! segment header   0 magic | 8 version u32 | 12 previous u32 | 16 storage id [16] | 32 sequence u64 | 40 first lsn u64

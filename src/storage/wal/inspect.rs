@@ -1,9 +1,9 @@
 //! The output of `paxoi inspect log`. The command takes no lock and writes nothing, so it may read the log of a running
-//! node. The end of such a log may seem torn, and the log unusable if the node removes an old segment meanwhile.
+//! node. The end of such a log may seem torn.
 
 use super::format::{RecordHeader, SegmentHeader, records};
 use super::scan::{FrameFound, Scan, hex, scan};
-use super::{LogError, Lsn, RecordKind, segment_name};
+use super::{LogError, Lsn, RecordKind, segment_name, segment_sequence};
 use crate::plural::plural;
 use crate::storage::disk::Disk;
 use crc32c::crc32c;
@@ -12,6 +12,7 @@ use std::io::{self, Write};
 /// Prints a line for each segment that has frames, and then the state of the log. If `with_records` is true, also
 /// prints a line for each frame and record. Returns false if the log cannot be used, or values in it are damaged.
 pub fn inspect_log(disk: &dyn Disk, with_records: bool, out: &mut dyn Write) -> io::Result<bool> {
+    let before = disk.list()?;
     let mut printer = Printer { out, with_records, segment: None, failed: None };
     let found = scan(
         disk,
@@ -26,7 +27,17 @@ pub fn inspect_log(disk: &dyn Disk, with_records: bool, out: &mut dyn Write) -> 
     if let Some(error) = printer.failed {
         return Err(error);
     }
+    if let Err(error) = &found
+        && before.iter().filter(|name| segment_sequence(name).is_some()).any(|name| !is_listed(disk, name))
+    {
+        writeln!(out, "a running node has removed old segments meanwhile: repeat the command ({error})")?;
+        return Ok(false);
+    }
     conclude(disk, &found, out)
+}
+
+fn is_listed(disk: &dyn Disk, name: &str) -> bool {
+    disk.list().is_ok_and(|names| names.iter().any(|listed| listed == name))
 }
 
 fn conclude(disk: &dyn Disk, found: &Result<Scan, LogError>, out: &mut dyn Write) -> io::Result<bool> {

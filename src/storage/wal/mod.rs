@@ -9,7 +9,7 @@
 //! writer          one write and one sync per batch        inspect   prints `paxoi inspect log`
 //! handle          the threads around writer and reader    trim      removes segments that count no more
 //! check           reads a closed segment for the scrub    follow    reads a log again, behind the first reader
-//! preallocation   makes zero-filled segments              status    counters, and whether there is space
+//! preallocation   keeps segments ready to use             status    counters, and whether there is space
 //! ```
 //!
 //! A failed write or sync of a frame ends the log at once and is never retried: the kernel may have dropped the pages,
@@ -136,13 +136,14 @@ impl Default for LogOptions {
 }
 
 impl LogOptions {
-    /// Returns the default options, with segments of another size.
+    /// Returns the default options, with segments of another size, rounded up to a multiple of 8 bytes.
     ///
     /// # Panics
     /// If that size is below [`SEGMENT_BYTES_MIN`].
     #[must_use]
     pub fn with_segment_bytes(segment_bytes: u64) -> LogOptions {
         assert!(segment_bytes >= SEGMENT_BYTES_MIN, "segments of {segment_bytes} bytes are too small");
+        let segment_bytes = segment_bytes.next_multiple_of(format::FRAME_ALIGNMENT as u64);
         LogOptions {
             segment_bytes,
             reserve_bytes: segment_bytes / 8,

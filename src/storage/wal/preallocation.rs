@@ -2,8 +2,8 @@
 //! that is filled with zeros and synced. So writing a frame into it changes no metadata, and its sync is one write of
 //! the device. A full disk shows here, and never in the middle of a frame.
 //!
-//! Zeros are written only until the log has reached its usual length: they cost as many writes as the frames that go
-//! over them. After that, old segments are enough. Their frames stay in the file; the new segment has another salt.
+//! Zeros cost as many writes as the frames that go over them. So old segments are used first, and a new one is made only
+//! if none is left. Their frames stay in the file; the new segment has another salt.
 
 use super::index::Index;
 use super::trim::drop_segments;
@@ -96,7 +96,10 @@ impl PreallocatedSegments {
     /// of use as one. The directory is not synced. Returns the new name, for [`PreallocatedSegments::on_recycled`].
     pub(super) fn retire(&self, sequence: SegmentSequence, length: u64) -> io::Result<Option<String>> {
         let (name, recycled) = (segment_name(sequence), RECYCLED.name(sequence.0));
-        let is_of_use = length == self.bytes && self.state().ready.len() < RECYCLED_MAX && !self.is_space_short()?;
+        let is_of_use = length == self.bytes
+            && self.state().ready.len() < RECYCLED_MAX
+            && !self.is_space_short().unwrap_or(true)
+            && self.is_whole(&name);
         let retired = if is_of_use { self.disk.rename(&name, &recycled) } else { self.disk.remove(&name) };
         match retired {
             // The previous call did it, but could not sync the directory.
@@ -105,6 +108,11 @@ impl PreallocatedSegments {
             }
             result => result.map(|()| is_of_use.then_some(recycled)),
         }
+    }
+
+    /// Returns false if the file of an old segment has lost its end. Then its frames would change its length again.
+    fn is_whole(&self, name: &str) -> bool {
+        self.disk.open_read_only(name).and_then(|file| file.size()).is_ok_and(|bytes| bytes == self.bytes)
     }
 
     /// Returns true if others need the space of old segments more.

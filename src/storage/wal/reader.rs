@@ -8,7 +8,7 @@
 //! that catch up at the same time, range after range, need the same segments again and again.
 
 use super::format::{
-    FRAME_HEADER_BYTES, FrameHeader, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader,
+    FRAME_HEADER_BYTES, FrameHeader, FrameSeal, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader,
 };
 use super::index::{Index, Part};
 use super::scan::Window;
@@ -74,9 +74,15 @@ impl ChosenReader {
     /// Returns the values from `range.from` on, in order and without gaps: as many as the limits allow and the log
     /// holds. The answer is empty if the first value is missing or damaged: other nodes have it.
     pub fn read(&mut self, range: &ReadRange) -> Result<Vec<ChosenValue>, LogError> {
+        let parts = self.index.parts(range.group, range.from);
+        self.values(range, &parts)
+    }
+
+    /// Returns the values of a range from these parts of the log.
+    pub(super) fn values(&mut self, range: &ReadRange, parts: &[Part]) -> Result<Vec<ChosenValue>, LogError> {
         let (mut selection, index) = (Selection::new(range), self.index.clone());
-        for part in index.parts(range.group, range.from) {
-            let map = match self.map(part) {
+        for part in parts {
+            let map = match self.map(*part) {
                 Ok(map) => map,
                 // The segment was dropped meanwhile, and all older ones with it.
                 Err(_) if !index.has(part.sequence) => return Ok(Vec::new()),
@@ -88,10 +94,13 @@ impl ChosenReader {
                 break;
             }
         }
+        let oldest = selection.oldest();
         let (values, damaged) = selection.finish();
-        if let Some((sequence, error)) = damaged
-            && index.has(sequence)
-        {
+        if oldest.is_some_and(|oldest| !index.has(oldest)) {
+            // Its file may hold a later segment by now.
+            return Ok(Vec::new());
+        }
+        if let Some(error) = damaged {
             self.status.on_rotten();
             tracing::error!("{error}; the node that asked for the value has to ask another node");
         }
@@ -157,8 +166,13 @@ impl<'a> Selection<'a> {
         true
     }
 
-    /// Returns the values up to the first that cannot be read, and the segment and the error of that one.
-    fn finish(mut self) -> (Vec<ChosenValue>, Option<(SegmentSequence, LogError)>) {
+    /// Returns the oldest segment of the values that may be chosen.
+    fn oldest(&self) -> Option<SegmentSequence> {
+        self.chosen.iter().chain(&self.candidates).map(|found| found.sequence).min()
+    }
+
+    /// Returns the values up to the first that cannot be read, and the error of that one.
+    fn finish(mut self) -> (Vec<ChosenValue>, Option<LogError>) {
         if self.wanted.following() == self.range.below {
             self.choose_by(self.range.last_chosen);
         }
@@ -166,7 +180,7 @@ impl<'a> Selection<'a> {
         for found in &self.chosen {
             match found.load(self.range.group) {
                 Ok(value) => values.push(value),
-                Err(error) => return (values, Some((found.sequence, error))),
+                Err(error) => return (values, Some(error)),
             }
         }
         (values, None)
@@ -225,6 +239,7 @@ struct ValuePosition {
 struct SegmentMap {
     sequence: SegmentSequence,
     file: Arc<dyn DiskFile>,
+    seal: FrameSeal,
     /// The offset up to which the segment was read.
     end: u64,
     count: usize,
@@ -235,8 +250,15 @@ impl SegmentMap {
     fn new(disk: &dyn Disk, sequence: SegmentSequence) -> Result<SegmentMap, LogError> {
         let name = segment_name(sequence);
         let file = disk.open_read_only(&name).map_err(LogError::io(&name, "open"))?;
-        let end = SEGMENT_HEADER_BYTES as u64;
-        Ok(SegmentMap { sequence, file, end, count: 0, positions: BTreeMap::new() })
+        let mut bytes = [0; SEGMENT_HEADER_BYTES];
+        read_full(&*file, 0, &mut bytes).map_err(LogError::io(&name, "read"))?;
+        let header = SegmentHeader::decode(&bytes).ok().filter(|header| header.sequence == sequence);
+        let Some(header) = header else {
+            let what = "its header is not as it was written".to_owned();
+            return Err(LogError::Corrupt { file: name, offset: 0, what });
+        };
+        let (end, seal) = (SEGMENT_HEADER_BYTES as u64, header.frame_seal());
+        Ok(SegmentMap { sequence, file, seal, end, count: 0, positions: BTreeMap::new() })
     }
 
     fn read_to(&mut self, end: u64, disk: &dyn Disk) -> Result<(), LogError> {
@@ -244,14 +266,9 @@ impl SegmentMap {
             return Ok(());
         }
         let mut window = Window::open(disk, &segment_name(self.sequence), CHUNK_BYTES)?;
-        let header = SegmentHeader::decode(window.bytes(0, SEGMENT_HEADER_BYTES)?);
-        let Some(header) = header.ok().filter(|header| header.sequence == self.sequence) else {
-            return Err(window.corrupt(0, "its header is not as it was written".to_owned()));
-        };
-        let seal = header.frame_seal();
         while self.end < end {
             let at = self.end;
-            let Some(frame) = FrameHeader::decode(window.bytes(at, FRAME_HEADER_BYTES)?, seal) else {
+            let Some(frame) = FrameHeader::decode(window.bytes(at, FRAME_HEADER_BYTES)?, self.seal) else {
                 return Err(window.corrupt(at, "the header of a durable frame cannot be read".to_owned()));
             };
             let headers_at = at + FRAME_HEADER_BYTES as u64;

@@ -2,9 +2,9 @@
 //!
 //! After a kill, the data that a process reads may be in the page cache only, or be left there by a failed sync. The
 //! node's answers will depend on that data. So, before the node answers, every frame that is not known to be durable is
-//! written again and synced. The remains of torn frames are zeroed, so that they can never be taken for frames later.
+//! written again and synced. What could be taken for a torn frame later is zeroed.
 
-use super::format::{SegmentHeader, records};
+use super::format::{FRAME_HEADER_BYTES, SegmentHeader, records};
 use super::index::Index;
 use super::scan::{CHUNK_BYTES, FrameFound, OnProgress, Scan, scan};
 use super::writer::{Position, Segment, Writer};
@@ -142,18 +142,27 @@ fn visit_frame(frame: &FrameFound<'_>, trimmed: &mut SegmentSequence, visit: &mu
     Ok(())
 }
 
-/// Repairs and returns the last segment: everything up to its tail becomes durable, and torn remains become zero.
+/// Repairs and returns the last segment: everything up to its tail becomes durable, and torn frames become zeros.
 fn repaired_tail(disk: &dyn Disk, found: &Scan) -> Result<Option<Segment>, LogError> {
     let Some(last) = found.headers.last() else { return Ok(None) };
     let name = segment_name(last.sequence);
     let file = disk.open(&name).map_err(LogError::io(&name, "open"))?;
-    let wrote =
-        rewrite(&*file, &name, found.unsure_from, found.tail)? | zero(&*file, &name, found.tail, found.dirty_end)?;
+    let dirty_end = found.dirty_end.max(dirty_header_end(&*file, &name, found.tail)?);
+    let wrote = rewrite(&*file, &name, found.unsure_from, found.tail)? | zero(&*file, &name, found.tail, dirty_end)?;
     if wrote {
         file.sync_data().map_err(LogError::io(&name, "sync"))?;
     }
     let (sequence, seal) = (last.sequence, last.frame_seal());
     Ok(Some(Segment { name, file, sequence, seal, length: last.length, tail: found.tail }))
+}
+
+/// Returns the end of the header of the next frame, if there is something in it. It may be what is left of the header of
+/// a torn frame, which a part of the next header could complete.
+fn dirty_header_end(file: &dyn DiskFile, name: &str, tail: u64) -> Result<u64, LogError> {
+    let mut header = [0; FRAME_HEADER_BYTES];
+    let count = read_full(file, tail, &mut header).map_err(LogError::io(name, "read"))?;
+    let is_dirty = header.iter().any(|byte| *byte != 0);
+    Ok(if is_dirty { tail + count as u64 } else { tail })
 }
 
 fn rewrite(file: &dyn DiskFile, name: &str, from: u64, to: u64) -> Result<bool, LogError> {

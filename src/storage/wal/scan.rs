@@ -283,7 +283,7 @@ impl Walk<'_> {
     /// Searches everything behind the bad frame at `bad` for a claim that this frame was durable. Returns an error if
     /// there is such a claim. Otherwise the frame is torn, and the result is the offset at which the remains of torn
     /// frames end. Without a salt these are all bytes that are not zero. With a salt they are the frames with readable
-    /// headers: what else is there, perhaps of an older segment, can never be taken for a frame.
+    /// headers: nothing else that is there, perhaps of an older segment, can be taken for a frame.
     fn torn_end(&self, segment: &SegmentHeader, bad: u64, flaw: &Flaw, window: &mut Window) -> Result<u64, LogError> {
         let (mut at, mut dirty_end) = match flaw {
             // The search begins behind the frame: inside it a value may look like anything.

@@ -184,12 +184,15 @@ fn a_reader_does_not_take_new_frames_for_old_ones() {
         bytes_max: 30_000,
     };
     assert_eq!(reader.read(&range(1)).unwrap().len(), 1, "the reader knows the first segment");
+    let part = writer.index.parts(GroupId(0), Instance(1))[0];
     let last = writer.place().0;
     writer.drop_segments(last).unwrap();
     for instance in 10..=20 {
         append(&mut writer, vec![accept(0, instance, vec![instance as u8; 20_000])]).unwrap();
     }
     assert_eq!(reader.read(&range(1)).unwrap(), [], "its segment is gone");
+    // The reader still has the old file open under its old name. What it finds there are other values.
+    assert!(reader.values(&range(1), &[part]).unwrap().is_empty(), "the file has other values");
     assert_eq!(writer.status().rotten(), 0);
 }
 
@@ -309,4 +312,72 @@ fn the_remains_of_a_torn_frame_without_a_salt_are_removed() {
     let (_, recovered, written) = open(&disk).unwrap();
     assert_eq!((written.len(), recovered.torn_bytes > 100), (1, true));
     assert_eq!(disk.content(FIRST).unwrap()[tail..].iter().find(|byte| **byte != 0), None);
+}
+
+#[test]
+fn an_old_segment_that_lost_its_end_is_not_used_again() {
+    let disk = MemoryDisk::new();
+    let mut writer = open_new(&disk);
+    for instance in 1..=3 {
+        append(&mut writer, vec![accept(0, instance, vec![1; 60_000])]).unwrap();
+    }
+    let content = disk.content(FIRST).unwrap();
+    disk.set_content(FIRST, content[..5_000].to_vec());
+    writer.drop_segments(writer.place().0).unwrap();
+    assert_eq!(spares(&disk).len(), 1, "only the second segment is kept");
+}
+
+#[test]
+fn a_torn_header_is_not_completed_by_a_later_one() {
+    let (disk, mut writer, durable) = on_an_old_segment();
+    let name = segment_name(writer.place().0);
+    let tail = writer.place().1 as usize;
+    append(&mut writer, vec![accept(1, 3, "torn")]).unwrap();
+    let mut content = disk.content(&name).unwrap();
+    let whole = content[tail..tail + FRAME_HEADER_BYTES].to_vec();
+    // The first 8 bytes of the header never arrived.
+    content[tail..tail + 8].fill(0);
+    disk.set_content(&name, content);
+    assert_eq!(open(&disk).unwrap().2, durable);
+    let mut content = disk.content(&name).unwrap();
+    // Of the next frame nothing else arrives.
+    content[tail..tail + 8].copy_from_slice(&whole[..8]);
+    disk.set_content(&name, content);
+    assert_eq!(open(&disk).unwrap().2, durable, "the torn frame is gone for good");
+}
+
+#[test]
+fn old_segments_and_failures_at_every_operation() {
+    let mut failures = 0;
+    for after in 0..150 {
+        for writes in [true, false] {
+            let disk = MemoryDisk::new();
+            if writes {
+                disk.fail_writes("", after);
+            } else {
+                disk.fail_syncs("", after);
+            }
+            failures += usize::from(write_and_drop_until_failure(&disk).is_err());
+            for image in (0..6).map(|seed| disk.crash(seed)).chain([disk.killed()]) {
+                let (mut writer, _, seen) = open(&image).unwrap();
+                let later = append(&mut writer, vec![promise(9, 99)]).unwrap();
+                assert_eq!(open(&image.crash(1)).unwrap().2, [seen, later].concat());
+            }
+        }
+    }
+    assert!(failures > 100, "{failures}");
+}
+
+/// Writes through several segments and removes the old ones. After an error nothing more is written.
+fn write_and_drop_until_failure(disk: &MemoryDisk) -> Result<(), LogError> {
+    let (mut writer, ..) = open(disk)?;
+    for round in 1..=30 {
+        append(&mut writer, vec![promise(0, round), accept(1, round, vec![round as u8; 25_000])])?;
+        if round % 6 == 0 {
+            let below = writer.place().0;
+            append(&mut writer, vec![Record::Trimmed { below }])?;
+            writer.drop_segments(below)?;
+        }
+    }
+    Ok(())
 }
