@@ -1,7 +1,7 @@
 //! Starts, stops and ends of processes, and what happens to their directories and connections.
 
 use crate::network::PacketContent;
-use crate::process::Lost;
+use crate::process::{Lost, Started};
 use crate::shell::End;
 use crate::world::{Event, World};
 use paxoi::storage::wal::{self, Lsn};
@@ -23,7 +23,7 @@ impl World {
         let (starts, values) = (process.starts, process.versions.value_version());
         self.oracle.on_start(node, values);
         match started {
-            Ok(recovering) => {
+            Ok(Started { recovering, kept }) => {
                 let lost = self.processes[node].lost;
                 self.trace.line(|| format!("n{} starts: {} records, {lost:?}", node + 1, records.len()));
                 self.note(starts);
@@ -33,7 +33,7 @@ impl World {
                     self.oracle.fail(&format!("node {} lacks a part of a sound directory", node + 1));
                 }
                 if lost != Some(Lost::Foreign) {
-                    self.oracle.on_recovered(node, &records);
+                    self.oracle.on_recovered(node, &records, &kept);
                 }
                 if spoilt {
                     self.oracle.on_gap(node);

@@ -369,12 +369,9 @@ impl Oracle {
         self.trims += 1;
     }
 
-    pub(crate) fn on_checkpoint(&mut self, node: usize, result: &CheckpointResult) {
+    pub(crate) fn on_checkpoint(&mut self, result: &CheckpointResult) {
         if let CheckpointResult::Saved { sections, .. } = result {
             self.checkpoints += sections.len() as u64;
-            for section in sections {
-                self.nodes[node].durable[section.group.index()].saved = section.instance;
-            }
         }
     }
 
@@ -390,8 +387,8 @@ impl Oracle {
     }
 
     /// Checks the records that a start found. They must begin with all durable records (invariants 1 and 8), and may go
-    /// on with the records that were in flight.
-    pub(crate) fn on_recovered(&mut self, node: usize, records: &[(Lsn, Record)]) {
+    /// on with the records that were in flight. `kept`: the last instances of the checkpoints that it found.
+    pub(crate) fn on_recovered(&mut self, node: usize, records: &[(Lsn, Record)], kept: &[(GroupId, Instance)]) {
         let facts: Vec<Fact> = records.iter().map(|(lsn, record)| fact(*lsn, record)).collect();
         let in_flight = std::mem::take(&mut self.nodes[node].in_flight);
         // Records in segments that the node may drop can be missing, the oldest first.
@@ -412,7 +409,10 @@ impl Oracle {
         let seen = &mut self.nodes[node];
         // A checkpoint holds chosen values, even if the node's own votes for them were not durable when it ended. Then
         // the log may still hold the last of these values under a lower ballot.
-        seen.durable.iter_mut().for_each(|seat| seat.put_in = seat.put_in.max(seat.saved));
+        for (group, instance) in kept {
+            let seat = &mut seen.durable[group.index()];
+            seat.put_in = seat.put_in.max(*instance);
+        }
         seen.given = seen.durable.clone();
         seen.promised = vec![Ballot::ZERO; seen.promised.len()];
         // The node's `next` at its last writes is no longer known.

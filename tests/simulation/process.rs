@@ -3,7 +3,7 @@
 
 use crate::random::Random;
 use bytes::BytesMut;
-use groups::{GroupId, Ms, NodeId, Us};
+use groups::{GroupId, Instance, Ms, NodeId, Us};
 use net::event::ConnectionId;
 use paxoi::backup;
 use paxoi::config::{CheckpointConfig, NodeConfig, ReadMode};
@@ -171,6 +171,14 @@ pub(crate) enum Lost {
     Damaged,
 }
 
+/// What a start has found.
+pub(crate) struct Started {
+    /// Number of recovering groups.
+    pub(crate) recovering: usize,
+    /// The last instance of each checkpoint in use.
+    pub(crate) kept: Vec<(GroupId, Instance)>,
+}
+
 pub(crate) struct Process {
     pub(crate) id: NodeId,
     pub(crate) disk: MemoryDisk,
@@ -209,8 +217,7 @@ impl Process {
         }
     }
 
-    /// Opens the directory and starts a node on it, as the server does. `visit` sees the records of the log. Returns
-    /// the number of recovering groups.
+    /// Opens the directory and starts a node on it, as the server does. `visit` sees the records of the log.
     ///
     /// # Errors
     /// The error that the server would print before it ends.
@@ -220,7 +227,7 @@ impl Process {
         now_us: u64,
         random: &mut Random,
         visit: &mut dyn FnMut(Lsn, &wal::Record),
-    ) -> Result<usize, String> {
+    ) -> Result<Started, String> {
         self.starts += 1;
         let time = self.clocks.at(now_us);
         let entropy = random.bytes();
@@ -251,6 +258,7 @@ impl Process {
             compare(&backup, &rebuilt.shard)?;
         }
         let recovering = rebuilt.shard.groups().filter(|group| group.is_recovering()).count();
+        let kept = rebuilt.restored.kept.iter().map(|(group, instance, _)| (*group, *instance)).collect();
         let lsn = writer.next_lsn().preceding();
         let mut loading = None;
         if shape.loading_us_max > 0 {
@@ -281,7 +289,7 @@ impl Process {
             free: Vec::new(),
             generation: 0,
         });
-        Ok(recovering)
+        Ok(Started { recovering, kept })
     }
 
     pub(crate) fn runs(&self) -> bool {

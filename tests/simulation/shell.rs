@@ -388,7 +388,7 @@ impl World {
         }
         if let Some(done) = done {
             self.trace.line(|| format!("n{} {done:?}", node + 1));
-            self.oracle.on_checkpoint(node, &done);
+            self.oracle.on_checkpoint(&done);
             self.push(node, Input::Checkpoint(done));
         }
     }

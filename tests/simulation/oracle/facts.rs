@@ -40,10 +40,8 @@ pub(super) struct Seat {
     pub(super) vote: Option<(Ballot, u32)>,
     /// That instance and the ballot of the node's value there; `None` if unknown.
     pub(super) held: Option<(Instance, Ballot)>,
-    /// The last instance of an installed checkpoint of another node.
+    /// The last instance of a checkpoint: of another node's that was installed, or of the one that a start has found.
     pub(super) put_in: Instance,
-    /// The last instance that a durable checkpoint of the node itself includes.
-    pub(super) saved: Instance,
 }
 
 pub(super) fn fact(lsn: Lsn, record: &Record) -> Fact {
