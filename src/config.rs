@@ -17,6 +17,11 @@ pub const BROKEN_MS_MAX: Ms = Ms(3_000);
 pub const STALL_MS_MIN: Ms = Ms(200);
 /// Maximum time that a peer may take to echo a ping and still count as reached.
 pub const ECHO_MS_MAX: Ms = SILENT_MS_MAX;
+/// Maximum turns of the event loop for which a batch for the log waits while more input keeps coming.
+pub const BATCH_TURNS_MAX: u32 = 3;
+/// Maximum time for which the next proposals wait for a sync of this node's log, and the longest usual sync for which
+/// they wait at all.
+pub const BEAT_US_MAX: Us = Us(1_000);
 /// Time limit of a sync. A leader whose disk exceeds it gives its groups up.
 pub const SYNC_MS_MAX: Ms = Ms(1_000);
 /// Bytes of a batch that add 1 ms to [`SYNC_MS_MAX`]: a large batch takes longer on any disk.

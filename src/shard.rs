@@ -23,9 +23,9 @@ use std::collections::VecDeque;
 pub trait EffectSink {
     /// Puts a record into the batch being gathered; returns that batch's log sequence number.
     fn persist(&mut self, record: wal::Record) -> Lsn;
-    /// Returns true if a value of `bytes` can be logged now. Otherwise the shard does not propose it now, and tries
-    /// again later.
-    fn takes_value(&self, bytes: usize) -> bool;
+    /// Returns true if a value of `bytes` may be proposed now. Otherwise the shard tries again at the next
+    /// [`Shard::look_at_held`] or tick.
+    fn may_propose(&self, bytes: usize) -> bool;
     /// Returns true if the lease guard lets the group promise a ballot to `to`, which may be this node. `promised` is
     /// the group's highest promise so far.
     fn allows(&self, group: GroupId, to: NodeId, promised: Ballot, clock: Clock) -> bool;
@@ -64,7 +64,7 @@ pub struct Shard {
     replicas: Vec<Option<Replica>>,
     dirty: Vec<GroupId>,
     effects: Vec<Effect>,
-    /// Groups with a value to propose that the log does not take now. Each tick marks them as dirty again.
+    /// Groups with a value that may not be proposed now. [`Shard::look_at_held`] and each tick mark them as dirty again.
     held: Vec<GroupId>,
     /// Bytes of this node's commands that are not applied yet, in all groups.
     queued_bytes: usize,
@@ -328,9 +328,7 @@ impl Shard {
         out: &mut impl EffectSink,
     ) {
         self.ticks += 1;
-        for group in std::mem::take(&mut self.held) {
-            self.mark_dirty(group);
-        }
+        self.look_at_held();
         let turn = self.ticks % QUIET_TICKS;
         for index in 0..self.replicas.len() {
             if self.quiet[index] && index % QUIET_TICKS != turn {
@@ -358,6 +356,13 @@ impl Shard {
             }
             self.carry_out(group, out);
             self.quiet[index] = !due && self.replica(group).group.is_quiet();
+        }
+    }
+
+    /// Makes the next flush look again at the groups whose values could not be logged.
+    pub fn look_at_held(&mut self) {
+        for group in std::mem::take(&mut self.held) {
+            self.mark_dirty(group);
         }
     }
 
@@ -418,7 +423,7 @@ impl Shard {
             if replica.pending.is_some() {
                 continue; // marked again when the value is applied
             }
-            let proposes = |bytes| cluster_ms.is_some() && out.takes_value(bytes);
+            let proposes = |bytes| cluster_ms.is_some() && out.may_propose(bytes);
             if replica.group.next_value_bytes().is_none_or(proposes) {
                 replica.group.flush(clock, cluster_ms.unwrap_or(Ms(0)), &mut self.effects);
                 self.carry_out(group, out);

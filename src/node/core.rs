@@ -111,7 +111,7 @@ impl Core<'_> {
     /// Notes that the log is durable up to `lsn`. The sync took `sync_us`.
     pub(super) fn on_durable(&mut self, lsn: Lsn, sync_us: Us) {
         self.ports.stats.fsyncs.record(sync_us);
-        self.engine.on_durable(lsn, &mut self.ports);
+        self.engine.on_durable(lsn, sync_us, &mut self.ports);
         self.ports.outputs.extend(self.upkeep.on_durable(lsn));
     }
 

@@ -259,6 +259,7 @@ impl Node {
     /// removed from the front of `input`. The rest must be passed again when more has come, or after a resume.
     pub fn input(&mut self, id: ConnectionId, input: &mut BytesMut, unsent: usize, time: Time) {
         self.now_us = time.mono_us;
+        self.engine.note_input();
         if self.arrivals.has(id) {
             let Some(first) = input.first() else { return };
             match self.arrivals.take_owner(id, *first) {
@@ -456,8 +457,7 @@ impl Node {
     /// Returns true if the next turn has work even without input.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        let has_room = self.peers.iter().any(peers::Peer::has_room);
-        self.engine.has_work(self.ticked_ms) || has_room
+        self.engine.has_work(self.ticked_ms) || self.peers.iter().any(peers::Peer::has_room)
     }
 
     /// Returns true if blocks of checkpoints wait to be taken out, a few in each turn.

@@ -110,10 +110,11 @@ impl Core<'_> {
         self.durability.send_due(self.engine.durable_lsn(), self.ports.peers);
     }
 
-    /// Second part: sends the gathered batch to the log, unless one is in flight, and the frames to their connections.
+    /// Second part: sends the gathered batch to the log, unless one is in flight or more input may come first, and the
+    /// frames to their connections.
     pub(super) fn send_all(&mut self, time: Time) {
         let (peers, outputs) = (&mut *self.ports.peers, &mut *self.ports.outputs);
-        outputs.extend(self.engine.next_batch(time.mono_ms()).map(Output::Append));
+        outputs.extend(self.engine.next_batch(time.mono_us).map(Output::Append));
         peers.take_frames(|link, frame| outputs.push(Output::Frame(link, frame)));
     }
 }

@@ -57,8 +57,8 @@ impl<P: Ports> EffectSink for Effects<'_, P> {
         self.log.persist(record)
     }
 
-    fn takes_value(&self, bytes: usize) -> bool {
-        self.log.takes_value(bytes)
+    fn may_propose(&self, bytes: usize) -> bool {
+        self.log.takes_value(bytes) && !self.log.holds_proposals(self.ports.now_us())
     }
 
     fn allows(&self, group: GroupId, to: NodeId, promised: Ballot, clock: Clock) -> bool {

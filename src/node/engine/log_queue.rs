@@ -1,12 +1,18 @@
 //! Records in flight to the log: the batch that is being gathered, the batch that the disk works on, and the messages
 //! that wait until the records before them are durable. While the log syncs one batch, the next one is gathered (group
 //! commit).
+//!
+//! Each sync costs the processor as much as several commands, so few large batches are better than many small ones:
+//! - A batch waits for some turns while more input keeps coming: the records of that input need no sync of their own.
+//! - The *beat*: while a sync is in progress, this node's leaders hold their next proposals back. The log could not take
+//!   their records before the end of that sync, and the values grow meanwhile. A slow disk has no beat: other members may
+//!   choose a value long before this node has synced it.
 
-use crate::config::{DISKS_MS_MAX, LOG_QUEUE_BYTES, SYNC_BYTES_PER_MS, SYNC_MS_MAX};
+use crate::config::{BATCH_TURNS_MAX, BEAT_US_MAX, DISKS_MS_MAX, LOG_QUEUE_BYTES, SYNC_BYTES_PER_MS, SYNC_MS_MAX};
 use crate::gate::{Gate, GatedMessage};
 use crate::node::Space;
 use crate::storage::wal::{self, Lsn};
-use groups::Ms;
+use groups::{Ms, Us};
 
 /// See the module.
 pub(in crate::node) struct LogQueue {
@@ -17,6 +23,12 @@ pub(in crate::node) struct LogQueue {
     /// The sequence number of the batch that is being gathered.
     next_lsn: Lsn,
     syncing: Option<Syncing>,
+    /// Input of some connection has come in this turn.
+    had_input: bool,
+    /// Number of turns for which the gathered batch has waited.
+    waited_turns: u32,
+    /// How long a sync takes, as a moving mean over some eight syncs.
+    usual_sync_us: Us,
     /// Bytes of all records that went to the log since the start.
     logged_bytes: u64,
     space: Space,
@@ -25,6 +37,7 @@ pub(in crate::node) struct LogQueue {
 /// The batch that the disk works on.
 struct Syncing {
     lsn: Lsn,
+    since_us: Us,
     /// Time at which the batch should be durable.
     due_ms: Ms,
     bytes: usize,
@@ -38,6 +51,9 @@ impl LogQueue {
             batch_bytes: 0,
             next_lsn: Lsn(1),
             syncing: None,
+            had_input: false,
+            waited_turns: 0,
+            usual_sync_us: Us(0),
             logged_bytes: 0,
             space: Space::default(),
         }
@@ -61,11 +77,13 @@ impl LogQueue {
         self.gate.hold(lsn, gated)
     }
 
-    /// Notes that the log is durable up to `lsn`, and moves the messages that waited for that into `released`.
-    pub(super) fn on_durable(&mut self, lsn: Lsn, released: &mut Vec<GatedMessage>) {
+    /// Notes that the log is durable up to `lsn` after a sync of `sync_us`, and moves the messages that waited for that
+    /// into `released`.
+    pub(super) fn on_durable(&mut self, lsn: Lsn, sync_us: Us, released: &mut Vec<GatedMessage>) {
         if self.syncing.as_ref().is_some_and(|syncing| syncing.lsn <= lsn) {
             self.syncing = None;
         }
+        self.usual_sync_us = Us((self.usual_sync_us.0 * 7 + sync_us.0) / 8);
         self.gate.release(lsn, released);
     }
 
@@ -95,6 +113,17 @@ impl LogQueue {
         self.batch_bytes < LOG_QUEUE_BYTES && self.space.takes(bytes, self.waiting_bytes())
     }
 
+    /// Returns true if the next proposals wait for the sync in progress; see the module.
+    pub(super) fn holds_proposals(&self, now_us: Us) -> bool {
+        let is_syncing = self.syncing.as_ref().is_some_and(|syncing| now_us < syncing.since_us + BEAT_US_MAX);
+        is_syncing && self.usual_sync_us < BEAT_US_MAX
+    }
+
+    /// Returns true if the disk is free for the gathered batch, which waits for the next turn.
+    pub(super) fn holds_batch(&self) -> bool {
+        self.syncing.is_none() && !self.batch.is_empty()
+    }
+
     /// Returns the bytes of the records that the disk works on, and of those in the next batch.
     pub(super) fn waiting_bytes(&self) -> usize {
         self.batch_bytes + self.syncing.as_ref().map_or(0, |syncing| syncing.bytes)
@@ -113,18 +142,30 @@ impl LogQueue {
         self.space = space;
     }
 
-    /// Takes the gathered batch, if there is one and the disk is free for it.
-    pub(super) fn next_batch(&mut self, now_ms: Ms) -> Option<wal::Batch> {
-        if self.syncing.is_some() || self.batch.is_empty() {
+    /// Notes that input of some connection has come in this turn.
+    pub(super) fn note_input(&mut self) {
+        self.had_input = true;
+    }
+
+    /// At the end of a turn, takes the gathered batch, if there is one and the disk is free for it. While input keeps
+    /// coming, the batch waits for up to [`BATCH_TURNS_MAX`] turns.
+    pub(super) fn next_batch(&mut self, now_us: Us) -> Option<wal::Batch> {
+        let had_input = std::mem::take(&mut self.had_input);
+        if !self.holds_batch() {
             return None;
         }
+        if had_input && self.waited_turns < BATCH_TURNS_MAX {
+            self.waited_turns += 1;
+            return None;
+        }
+        self.waited_turns = 0;
         let lsn = self.next_lsn;
         self.next_lsn = lsn.following();
         let records = std::mem::take(&mut self.batch);
         let bytes = std::mem::take(&mut self.batch_bytes);
         self.logged_bytes += bytes as u64;
-        let due_ms = now_ms + SYNC_MS_MAX + Ms((bytes / SYNC_BYTES_PER_MS) as u64);
-        self.syncing = Some(Syncing { lsn, due_ms, bytes });
+        let due_ms = now_us.to_ms() + SYNC_MS_MAX + Ms((bytes / SYNC_BYTES_PER_MS) as u64);
+        self.syncing = Some(Syncing { lsn, since_us: now_us, due_ms, bytes });
         Some(wal::Batch { lsn, records })
     }
 }
@@ -155,13 +196,53 @@ mod tests {
     fn one_batch_is_synced_while_the_next_is_gathered() {
         let mut log = LogQueue::new();
         log.begin(Lsn(7));
-        assert_eq!((log.gathered_lsn(), log.durable_lsn(), log.next_batch(Ms(0)).is_none()), (Lsn(7), Lsn(7), true));
+        assert_eq!((log.gathered_lsn(), log.durable_lsn(), log.next_batch(Us(0)).is_none()), (Lsn(7), Lsn(7), true));
         assert_eq!((log.persist(record(10)), log.persist(record(10)), log.gathered_lsn()), (Lsn(8), Lsn(8), Lsn(8)));
-        assert_eq!(log.next_batch(Ms(0)).map(|batch| (batch.lsn, batch.records.len())), Some((Lsn(8), 2)));
-        assert_eq!((log.persist(record(10)), log.next_batch(Ms(0)).is_none()), (Lsn(9), true), "one is in flight");
-        log.on_durable(Lsn(8), &mut Vec::new());
-        assert_eq!(log.next_batch(Ms(0)).map(|batch| (batch.lsn, batch.records.len())), Some((Lsn(9), 1)));
+        assert_eq!(log.next_batch(Us(0)).map(|batch| (batch.lsn, batch.records.len())), Some((Lsn(8), 2)));
+        assert_eq!((log.persist(record(10)), log.next_batch(Us(0)).is_none()), (Lsn(9), true), "one is in flight");
+        log.on_durable(Lsn(8), Us(0), &mut Vec::new());
+        assert_eq!(log.next_batch(Us(0)).map(|batch| (batch.lsn, batch.records.len())), Some((Lsn(9), 1)));
         assert_eq!(log.logged_bytes(), 3 * (10 + wal::format::RECORD_HEADER_BYTES as u64));
+    }
+
+    #[test]
+    fn a_batch_waits_for_some_turns_while_input_comes() {
+        let mut log = LogQueue::new();
+        for quiet_turn in 0..=BATCH_TURNS_MAX {
+            log.persist(record(1));
+            for _ in 0..quiet_turn {
+                log.note_input();
+                assert_eq!(log.next_batch(Us(0)).map(|batch| batch.lsn), None);
+                assert!(log.holds_batch(), "another turn has to come");
+            }
+            // After the longest wait, it leaves in spite of the input.
+            if quiet_turn == BATCH_TURNS_MAX {
+                log.note_input();
+            }
+            let batch = log.next_batch(Us(0)).expect("it leaves now");
+            assert!(!log.holds_batch());
+            log.on_durable(batch.lsn, Us(0), &mut Vec::new());
+        }
+        assert!(log.next_batch(Us(0)).is_none() && !log.holds_batch(), "there is none");
+    }
+
+    #[test]
+    fn proposals_wait_for_a_short_sync_on_a_fast_disk() {
+        let mut log = LogQueue::new();
+        let sync = |log: &mut LogQueue, sync_us: Us| {
+            log.persist(record(1));
+            let lsn = log.next_batch(Us(500)).unwrap().lsn;
+            let holds =
+                [Us(500), Us(499) + BEAT_US_MAX, Us(500) + BEAT_US_MAX].map(|now_us| log.holds_proposals(now_us));
+            log.on_durable(lsn, sync_us, &mut Vec::new());
+            assert!(!log.holds_proposals(Us(501)), "no sync is in progress");
+            holds
+        };
+        assert_eq!(sync(&mut log, BEAT_US_MAX), [true, true, false]);
+        assert_eq!(sync(&mut log, BEAT_US_MAX * 20), [true, true, false], "the mean is still low");
+        assert_eq!(sync(&mut log, Us(0)), [false; 3], "the mean is high");
+        (0..40).for_each(|_| _ = sync(&mut log, Us(100)));
+        assert_eq!(sync(&mut log, Us(100)), [true, true, false], "it is low again");
     }
 
     #[test]
@@ -170,9 +251,9 @@ mod tests {
         let lsn = log.persist(record(1));
         assert_eq!(log.hold(lsn, gated()), None);
         let mut released = Vec::new();
-        log.on_durable(lsn.preceding(), &mut released);
+        log.on_durable(lsn.preceding(), Us(0), &mut released);
         assert!(released.is_empty());
-        log.on_durable(lsn, &mut released);
+        log.on_durable(lsn, Us(0), &mut released);
         assert_eq!((released, log.hold(lsn, gated())), (vec![gated()], Some(gated())));
     }
 
@@ -180,15 +261,15 @@ mod tests {
     fn a_late_sync_shows_and_too_much_that_waits_stops_values() {
         let mut log = LogQueue::new();
         log.persist(record(SYNC_BYTES_PER_MS * 10));
-        log.next_batch(Ms(1_000));
+        log.next_batch(Us(1_000_000));
         assert!(log.is_in_time(Ms(1_000) + SYNC_MS_MAX + Ms(9)) && !log.is_in_time(Ms(1_000) + SYNC_MS_MAX + Ms(10)));
         assert!(!log.is_silent(Ms(1_000) + DISKS_MS_MAX + Ms(9)) && log.is_silent(Ms(1_000) + DISKS_MS_MAX + Ms(10)));
         assert!(log.takes_value(1));
         log.persist(record(LOG_QUEUE_BYTES));
         assert!(!log.takes_value(1), "the second one waits for the first");
-        log.on_durable(Lsn(1), &mut Vec::new());
+        log.on_durable(Lsn(1), Us(0), &mut Vec::new());
         assert!(log.is_in_time(Ms::MAX));
-        log.next_batch(Ms(0));
+        log.next_batch(Us(0));
         assert!(log.takes_value(1));
     }
 }

@@ -393,10 +393,10 @@ impl Engine {
         self.log.persist(record)
     }
 
-    /// Notes that the log is durable up to `lsn`, and sends the messages that waited for that.
-    pub(super) fn on_durable(&mut self, lsn: Lsn, ports: &mut impl Ports) {
+    /// Notes that the log is durable up to `lsn` after a sync of `sync_us`, and sends the messages that waited for that.
+    pub(super) fn on_durable(&mut self, lsn: Lsn, sync_us: Us, ports: &mut impl Ports) {
         let mut released = std::mem::take(&mut self.release_buffer);
-        self.log.on_durable(lsn, &mut released);
+        self.log.on_durable(lsn, sync_us, &mut released);
         let (_, mut effects) = self.split(ports);
         released.drain(..).for_each(|gated| effects.send_now(gated));
         self.release_buffer = released;
@@ -441,9 +441,14 @@ impl Engine {
         self.log.waiting_bytes()
     }
 
-    /// Takes the next batch for the log, if there is one and the disk is free.
-    pub(super) fn next_batch(&mut self, now_ms: Ms) -> Option<wal::Batch> {
-        self.log.next_batch(now_ms)
+    /// Notes that input of some connection has come in this turn.
+    pub(super) fn note_input(&mut self) {
+        self.log.note_input();
+    }
+
+    /// See [`LogQueue::next_batch`].
+    pub(super) fn next_batch(&mut self, now_us: Us) -> Option<wal::Batch> {
+        self.log.next_batch(now_us)
     }
 
     // A turn.
@@ -458,6 +463,9 @@ impl Engine {
     /// Completes a turn. In rounds, until none finds work: this node's durable messages to itself are handled, every
     /// group that had inputs proposes, forwards or announces once, and reads are confirmed or answered.
     pub(super) fn flush(&mut self, ports: &mut impl Ports, time: Time) {
+        if !self.log.holds_proposals(time.mono_us) {
+            self.shard.look_at_held();
+        }
         loop {
             while let Some(GatedMessage { group, message, .. }) = self.released.pop_front() {
                 self.handle(group, self.me, message, ports, time);
@@ -489,7 +497,7 @@ impl Engine {
         let shard = &self.shard;
         let has_reads = || self.reads.can_go_on(|group| !shard.is_applying(group));
         let is_dirty = shard.is_dirty() || shard.is_busy() || !self.released.is_empty();
-        is_dirty || has_reads() || self.uploads.can_send(now_ms)
+        is_dirty || self.log.holds_batch() || has_reads() || self.uploads.can_send(now_ms)
     }
 
     /// Returns the groups that this node leads, with the ballot and the membership's version of each; `None` if nothing
