@@ -100,7 +100,7 @@ impl BlockWriter {
     /// Makes the block of a piece of an entry's value.
     pub(super) fn piece(entry: &Entry, piece: Range<usize>) -> BlockWriter {
         let mut block = BlockWriter(vec![BLOCK_VERSION, kind::PIECE]);
-        block.0.extend_from_slice(&entry.expires_at_ms.0.to_le_bytes());
+        block.0.extend_from_slice(&entry.expires_at_ms().0.to_le_bytes());
         block.bytes(entry.key());
         block.0.extend_from_slice(&(entry.value().len() as u64).to_le_bytes());
         block.0.extend_from_slice(&(piece.start as u64).to_le_bytes());
@@ -121,7 +121,7 @@ impl BlockWriter {
 
     pub(super) fn entry(&mut self, entry: &Entry) {
         self.0.reserve(entry_bytes(entry));
-        self.0.extend_from_slice(&entry.expires_at_ms.0.to_le_bytes());
+        self.0.extend_from_slice(&entry.expires_at_ms().0.to_le_bytes());
         self.bytes(entry.key());
         self.value(entry.value(), 0..entry.value().len());
     }
@@ -206,7 +206,7 @@ struct Visitor<'v, 'e>(&'v mut OnEntry<'e>);
 impl Sink for Visitor<'_, '_> {
     fn head(&mut self, _: &Head) {}
     fn entry(&mut self, entry: Entry) {
-        (self.0)(entry.key(), &entry.value().bytes(), entry.expires_at_ms);
+        (self.0)(entry.key(), &entry.value().bytes(), entry.expires_at_ms());
     }
     fn session(&mut self, _: SessionId, _: Session) {}
     fn upload_part(&mut self, _: UploadId, _: usize, _: Ms, _: &[u8]) {}

@@ -43,7 +43,7 @@ impl Digest {
     }
 
     pub(super) fn entry(&mut self, entry: &Entry) {
-        self.begin_entry(entry.key(), entry.expires_at_ms);
+        self.begin_entry(entry.key(), entry.expires_at_ms());
         entry.value().slices().for_each(|slice| self.piece(slice));
         self.end_entry();
     }

@@ -132,7 +132,7 @@ impl Directory {
         let Some(place) = table.get_bucket_mut(bucket) else { unreachable!("it was just found there") };
         entry.freeze = self.freeze;
         let old = std::mem::replace(place, entry);
-        let (expires_at_ms, heap_bytes) = (old.expires_at_ms, old.heap_bytes());
+        let (expires_at_ms, heap_bytes) = (old.expires_at_ms(), old.heap_bytes());
         let old = match &mut self.frozen {
             Some(frozen) => frozen.save_replaced(old),
             None => Some(old),

@@ -94,7 +94,7 @@ impl Store {
                     return block.entry(entry);
                 };
                 if piece.start == 0 {
-                    frozen.digest.begin_entry(entry.key(), entry.expires_at_ms);
+                    frozen.digest.begin_entry(entry.key(), entry.expires_at_ms());
                 }
                 entry.value().slices_of(piece.clone()).for_each(|slice| frozen.digest.piece(slice));
                 if piece.end == entry.value().len() {

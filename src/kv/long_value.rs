@@ -41,7 +41,7 @@ impl LongValue {
     }
 
     /// Returns the bytes in order, in slices that are not empty.
-    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn slices(&self) -> impl Iterator<Item = &[u8]> + Clone {
         let tail = Some(&self.tail[..]).filter(|tail| !tail.is_empty());
         self.pieces.iter().map(|piece| &piece[..]).chain(tail)
     }

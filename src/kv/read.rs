@@ -197,13 +197,13 @@ impl<'s> View<'s> {
 
     fn lifetime(&self, key: &[u8], lifetime: Lifetime) -> Reply<'s> {
         let Some(entry) = self.find(key) else { return Reply::Int(-2) };
-        if entry.expires_at_ms == Ms(0) {
+        if entry.expires_at_ms() == Ms(0) {
             return Reply::Int(-1);
         }
-        let left = entry.expires_at_ms.saturating_sub(self.store.time_ms.max(self.leader_ms));
+        let left = entry.expires_at_ms().saturating_sub(self.store.time_ms.max(self.leader_ms));
         let millis = match lifetime {
             Lifetime::Seconds | Lifetime::Millis => left,
-            Lifetime::UnixSeconds | Lifetime::UnixMillis => entry.expires_at_ms,
+            Lifetime::UnixSeconds | Lifetime::UnixMillis => entry.expires_at_ms(),
         };
         let in_seconds = matches!(lifetime, Lifetime::Seconds | Lifetime::UnixSeconds);
         Reply::Int(if in_seconds { millis.0.saturating_add(500) / 1000 } else { millis.0 } as i64)

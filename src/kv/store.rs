@@ -301,7 +301,7 @@ impl Store {
                 return;
             };
             // Remove all keys that share time and position, so that their order cannot matter.
-            while let Some(entry) = self.entries.remove_where(position, |entry| entry.expires_at_ms == at_ms) {
+            while let Some(entry) = self.entries.remove_where(position, |entry| entry.expires_at_ms() == at_ms) {
                 self.forget(&entry);
                 self.expired += 1;
             }
@@ -310,8 +310,8 @@ impl Store {
 
     /// Updates digest, expiry index and heap bytes for an entry that left the directory.
     pub(super) fn forget(&mut self, entry: &Entry) {
-        self.rolling.key(Change::Removed, entry.position, entry.expires_at_ms.0 ^ (entry.len() as u64) << 48);
-        self.expiry.change(entry.position, entry.expires_at_ms, Ms(0));
+        self.rolling.key(Change::Removed, entry.position, entry.expires_at_ms().0 ^ (entry.len() as u64) << 48);
+        self.expiry.change(entry.position, entry.expires_at_ms(), Ms(0));
         self.heap_bytes -= entry.heap_bytes();
     }
 }

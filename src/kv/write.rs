@@ -248,7 +248,7 @@ impl Store {
         };
         let expires_at_ms = match set.expiry {
             SetExpiry::None => Ms(0),
-            SetExpiry::Keep => old.map_or(Ms(0), |entry| entry.expires_at_ms),
+            SetExpiry::Keep => old.map_or(Ms(0), |entry| entry.expires_at_ms()),
             SetExpiry::New(when) => when.at_ms(self.time_ms).max(Ms(1)),
         };
         (reply, obey.then_some(expires_at_ms))
@@ -267,8 +267,10 @@ impl Store {
             return Reply::Null;
         };
         let expires_at_ms = at_ms.unwrap_or(Ms(0));
-        self.expiry.change(position, entry.expires_at_ms, expires_at_ms);
-        entry.expires_at_ms = expires_at_ms;
+        self.expiry.change(position, entry.expires_at_ms(), expires_at_ms);
+        let before = entry.heap_bytes();
+        entry.set_expiry(expires_at_ms);
+        reweigh(&mut self.heap_bytes, before, entry);
         self.rolling.key(Change::Expiry, position, expires_at_ms.0);
         entry.value().reply()
     }
@@ -361,7 +363,7 @@ impl Store {
         let (old, expires_at_ms) = match self.live(position, key) {
             None => (0, Ms(0)),
             Some(entry) => match entry.value().short().and_then(number::integer) {
-                Some(number) => (number, entry.expires_at_ms),
+                Some(number) => (number, entry.expires_at_ms()),
                 None => return Reply::error("ERR value is not an integer or out of range"),
             },
         };
@@ -377,7 +379,7 @@ impl Store {
         let position = self.position(key);
         let (old, expires_at_ms) = match self.live(position, key) {
             // A long value is never a number: it is read as an empty text.
-            Some(entry) => (entry.value().short().unwrap_or_default(), entry.expires_at_ms),
+            Some(entry) => (entry.value().short().unwrap_or_default(), entry.expires_at_ms()),
             None => (&b"0"[..], Ms(0)),
         };
         match sum(old, by) {
@@ -396,7 +398,7 @@ impl Store {
         let Some(entry) = self.entries.find_mut(position, key).filter(|entry| !entry.is_due(self.time_ms)) else {
             return Reply::Int(0);
         };
-        let old = entry.expires_at_ms;
+        let old = entry.expires_at_ms();
         let refused = only_if.missing && old != Ms(0)
             || only_if.present && old == Ms(0)
             || only_if.later && (old == Ms(0) || at_ms <= old)
@@ -407,7 +409,9 @@ impl Store {
         if at_ms <= self.time_ms {
             self.take(key);
         } else {
-            entry.expires_at_ms = at_ms;
+            let before = entry.heap_bytes();
+            entry.set_expiry(at_ms);
+            reweigh(&mut self.heap_bytes, before, entry);
             self.expiry.change(position, old, at_ms);
             self.rolling.key(Change::Expiry, position, at_ms.0);
         }
@@ -417,9 +421,11 @@ impl Store {
     fn persist(&mut self, key: &[u8]) -> Reply<'_> {
         let position = self.position(key);
         let entry = self.entries.find_mut(position, key).filter(|entry| !entry.is_due(self.time_ms));
-        let Some(entry) = entry.filter(|entry| entry.expires_at_ms != Ms(0)) else { return Reply::Int(0) };
-        self.expiry.change(position, entry.expires_at_ms, Ms(0));
-        entry.expires_at_ms = Ms(0);
+        let Some(entry) = entry.filter(|entry| entry.expires_at_ms() != Ms(0)) else { return Reply::Int(0) };
+        self.expiry.change(position, entry.expires_at_ms(), Ms(0));
+        let before = entry.heap_bytes();
+        entry.set_expiry(Ms(0));
+        reweigh(&mut self.heap_bytes, before, entry);
         self.rolling.key(Change::Expiry, position, 0);
         Reply::Int(1)
     }
@@ -434,7 +440,7 @@ impl Store {
         }
         if let Some(entry) = self.take(from) {
             self.take(to);
-            self.insert_made(to, entry.value(), entry.expires_at_ms);
+            self.insert_made(to, entry.value(), entry.expires_at_ms());
         }
         answer(true)
     }
@@ -446,7 +452,7 @@ impl Store {
             return Reply::Int(0);
         }
         self.take(to);
-        self.insert_made(to, entry.value(), entry.expires_at_ms);
+        self.insert_made(to, entry.value(), entry.expires_at_ms());
         Reply::Int(1)
     }
 
@@ -485,17 +491,16 @@ impl Store {
                 return;
             }
         };
-        self.expiry.change(position, entry.expires_at_ms, expires_at_ms);
+        self.expiry.change(position, entry.expires_at_ms(), expires_at_ms);
         let before = entry.heap_bytes();
-        entry.expires_at_ms = expires_at_ms;
-        entry.set_value(value);
+        entry.put(value, expires_at_ms);
         reweigh(&mut self.heap_bytes, before, entry);
     }
 
     /// Puts an entry with a long value, and replaces the entry of its key. The old entry goes to `discarded`, to be
     /// freed elsewhere.
     fn put_long(&mut self, entry: Entry) {
-        let (position, expires_at_ms, heap_bytes) = (entry.position, entry.expires_at_ms, entry.heap_bytes());
+        let (position, expires_at_ms, heap_bytes) = (entry.position, entry.expires_at_ms(), entry.heap_bytes());
         match self.entries.replace(entry) {
             Ok((expired_at_ms, old_bytes, old)) => {
                 self.expiry.change(position, expired_at_ms, expires_at_ms);
@@ -523,7 +528,7 @@ impl Store {
 
     /// Accounts for an entry that comes into the directory: its expiry, its heap memory, and its length.
     pub(super) fn count(&mut self, entry: &Entry) {
-        self.expiry.change(entry.position, Ms(0), entry.expires_at_ms);
+        self.expiry.change(entry.position, Ms(0), entry.expires_at_ms());
         self.heap_bytes += entry.heap_bytes();
         self.longest = self.longest.max(entry.key().len()).max(entry.value().len());
     }
