@@ -19,8 +19,12 @@ pub const STALL_MS_MIN: Ms = Ms(200);
 pub const ECHO_MS_MAX: Ms = SILENT_MS_MAX;
 /// Maximum turns of the event loop for which a batch for the log waits while more input keeps coming.
 pub const BATCH_TURNS_MAX: u32 = 3;
+/// Maximum time for which a batch waits, and maximum length of the last turn with which it waits at all.
+pub const BATCH_WAIT_US_MAX: Us = Us(300);
+/// Maximum bytes of a batch that waits. A larger one gains nothing.
+pub const BATCH_WAIT_BYTES_MAX: usize = 64 << 10;
 /// Maximum time for which the next proposals wait for a sync of this node's log, and the longest usual sync for which
-/// they wait at all.
+/// they wait at all. The event loop may add a millisecond.
 pub const BEAT_US_MAX: Us = Us(1_000);
 /// Time limit of a sync. A leader whose disk exceeds it gives its groups up.
 pub const SYNC_MS_MAX: Ms = Ms(1_000);

@@ -359,7 +359,13 @@ impl Shard {
         }
     }
 
-    /// Makes the next flush look again at the groups whose values could not be logged.
+    /// Returns true if the values of some groups could not be proposed.
+    #[must_use]
+    pub fn has_held(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Makes the next flush look again at the groups whose values could not be proposed.
     pub fn look_at_held(&mut self) {
         for group in std::mem::take(&mut self.held) {
             self.mark_dirty(group);

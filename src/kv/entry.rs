@@ -251,10 +251,10 @@ impl Entry {
         }
     }
 
-    /// Makes room for a value of `length` bytes, and for half as many more.
+    /// Makes room for a value of `length` bytes, and for half as many more, as far as the value stays short.
     fn grow(&mut self, length: usize) {
         let Value::Short(short) = self.value() else { unreachable!("only a short value grows here") };
-        let (key, room) = (self.key(), length / 2);
+        let (key, room) = (self.key(), (length / 2).min(LONG_VALUE_BYTES - 1 - length));
         let total = self.room_at() + ROOM_BYTES + key.len() + length + room;
         let mut bytes = Vec::with_capacity(total);
         if self.shape & EXPIRES != 0 {

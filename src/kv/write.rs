@@ -96,18 +96,18 @@ impl Store {
         }
     }
 
-    /// Charges `work` for the bytes of stored entries that a write checksums or frees, in addition to the bytes of the
-    /// command.
+    /// Charges `work` for the bytes of stored entries that a write checksums, copies or frees, in addition to the bytes of
+    /// the command.
     fn weigh(&self, command: &Command<'_>, work: &mut WorkBudget) {
         use Command as C;
-        // While no key or value has ever been long, the bytes of an entry cost less than this lookup would.
-        if self.longest < LONG_VALUE_BYTES {
+        // While all keys and values are short, the bytes of an entry cost less than this lookup would.
+        if self.longest < WEIGHED_BYTES_MIN {
             return;
         }
         let found = |key: &[u8]| self.entries.find(self.position(key), key).map_or(0, Entry::len);
         work.spend_bytes(match command {
             C::Rename { from, to, .. } | C::Copy { from, to, .. } => found(from) + found(to),
-            C::GetDel(key) | C::Expire(key, ..) => found(key),
+            C::GetDel(key) | C::GetEx(key, ..) | C::Expire(key, ..) | C::Persist(key) => found(key),
             _ => 0,
         });
     }
@@ -536,6 +536,9 @@ impl Store {
 
 /// The text of the sum of two numbers given as text.
 type FloatSum = fn(&[u8], &[u8]) -> Result<String, FloatError>;
+
+/// Entries are weighed once the longest key or value has this many bytes.
+const WEIGHED_BYTES_MIN: usize = 4 << 10;
 
 /// Updates `heap_bytes` after a write to `entry`, whose memory was `before` bytes.
 fn reweigh(heap_bytes: &mut usize, before: usize, entry: &Entry) {

@@ -422,6 +422,7 @@ impl Node {
     /// Notes how long the last turn of the event loop took, in microseconds, without its sleep.
     pub fn turn_took(&mut self, usec: Us, time: Time) {
         self.stats.turns.record(usec);
+        self.engine.turn_took(usec);
         self.upkeep.turn_took(usec, self.engine.logged_bytes(), time.mono_us);
     }
 
@@ -460,10 +461,10 @@ impl Node {
         self.engine.has_work(self.ticked_ms) || self.peers.iter().any(peers::Peer::has_room)
     }
 
-    /// Returns true if blocks of checkpoints wait to be taken out, a few in each turn.
+    /// Returns true if a turn is due in a millisecond: blocks of checkpoints are taken out, or proposals wait for a sync.
     #[must_use]
-    pub fn is_checkpointing(&self) -> bool {
-        self.upkeep.is_checkpointing()
+    pub fn has_work_soon(&self) -> bool {
+        self.upkeep.is_checkpointing() || self.engine.holds_proposals()
     }
 
     /// Returns the groups and their stores, read-only. There are none before the cluster is born.

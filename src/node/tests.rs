@@ -233,7 +233,8 @@ impl World {
             any |= matches!(output, Output::Frame(..) | Output::Dial(..) | Output::ReadRange(_));
             self.carry_out(place, output);
         }
-        any || (!self.nodes[place].is_stuck && self.nodes[place].syncing.is_some())
+        let host = &self.nodes[place];
+        any || (!host.is_stuck && host.syncing.is_some()) || host.node.has_work()
     }
 
     fn carry_out(&mut self, place: usize, output: Output) {

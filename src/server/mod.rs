@@ -43,7 +43,7 @@ use threads::Notice;
 /// Interval between look-ups of facts about the process, in milliseconds.
 const FACTS_MS: Ms = Ms(1_000);
 /// Maximum sleep of the loop while states are taken out for a checkpoint, a few blocks in each turn.
-const CHECKPOINT_PATIENCE: Duration = Duration::from_millis(1);
+const SHORT_PATIENCE: Duration = Duration::from_millis(1);
 
 /// A node with its sockets and its log.
 pub struct Server {
@@ -119,8 +119,8 @@ impl Server {
         if self.front.node.has_work() {
             return Duration::ZERO;
         }
-        if self.front.node.is_checkpointing() {
-            return CHECKPOINT_PATIENCE;
+        if self.front.node.has_work_soon() {
+            return SHORT_PATIENCE;
         }
         let now_ms = self.clock.now().mono_us.to_ms();
         Duration::from_millis((self.ticked_ms + TICK_MS).saturating_sub(now_ms).0)

@@ -109,6 +109,8 @@ pub(crate) struct RunningProcess {
     pub(crate) marked: bool,
     /// The batch that the disk is writing.
     pub(crate) syncing: Option<Batch>,
+    /// The time at which that batch was given to the disk.
+    pub(crate) synced_us: u64,
     pub(crate) inbox: Vec<Input>,
     /// Time of the next turn, if one is due.
     pub(crate) turn_us: Option<u64>,
@@ -274,6 +276,7 @@ impl Process {
             writer,
             marked: false,
             syncing: None,
+            synced_us: 0,
             inbox: Vec::new(),
             turn_us: None,
             ticked_ms: Ms(0),

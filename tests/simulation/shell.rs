@@ -50,7 +50,7 @@ const SPACE_US: u64 = 1_000_000;
 /// Idle time after which the log thread writes a durability marker.
 const IDLE_US: u64 = 3_000;
 /// Time until the next turn while states are taken out for a checkpoint.
-const CHECKPOINT_US: u64 = 1_000;
+const SOON_US: u64 = 1_000;
 /// The largest frame that a node may send.
 const FRAME_BYTES_MAX: usize = 16 << 20;
 
@@ -89,7 +89,7 @@ impl World {
             self.check_time(node, &life.node);
         }
         let (number, has_work) = (life.number, life.node.has_work());
-        let again_us = if has_work { Some(0) } else { life.node.is_checkpointing().then_some(CHECKPOINT_US) };
+        let again_us = if has_work { Some(0) } else { life.node.has_work_soon().then_some(SOON_US) };
         if let Some(us) = again_us.filter(|_| life.turn_us.is_none()) {
             life.turn_us = Some(self.now_us + us);
             self.after(us, Event::Turn { node, life: number });
@@ -309,7 +309,7 @@ impl World {
     fn begin_batch(&mut self, node: usize, life: &mut RunningProcess, batch: Batch) {
         self.oracle.on_batch(node, &batch, &mut self.trace);
         assert!(life.syncing.is_none(), "node {node} gave the log a batch while one was on its way");
-        life.syncing = Some(batch);
+        (life.syncing, life.synced_us) = (Some(batch), self.now_us);
         life.marked = false;
         let process = &self.processes[node];
         let slow_us = process.slow_until_us.saturating_sub(self.now_us);
@@ -328,14 +328,14 @@ impl World {
         match appended {
             Ok(Append::Durable(_)) => {
                 let Some(batch) = life.syncing.take() else { return };
-                let (lsn, number) = (batch.lsn, life.number);
+                let (lsn, number, sync_us) = (batch.lsn, life.number, Us(self.now_us - life.synced_us));
                 if self.random.chance(900) {
                     // The thread that prepares segments is mostly in time.
                     let _ = life.writer.preallocate();
                 }
                 self.trace.line(|| format!("n{} durable {lsn}", node + 1));
                 self.oracle.on_durable(node, &batch);
-                self.push(node, Input::Durable { lsn, sync_us: Us(300) });
+                self.push(node, Input::Durable { lsn, sync_us });
                 self.after(IDLE_US, Event::Mark { node, life: number });
             }
             Ok(Append::NeedsSegment | Append::NeedsSpace) => {

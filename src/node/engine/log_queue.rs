@@ -3,12 +3,17 @@
 //! commit).
 //!
 //! Each sync costs the processor as much as several commands, so few large batches are better than many small ones:
-//! - A batch waits for some turns while more input keeps coming: the records of that input need no sync of their own.
+//! - A batch waits for some short turns while more input keeps coming: the records of that input need no sync of their
+//!   own.
 //! - The *beat*: while a sync is in progress, this node's leaders hold their next proposals back. The log could not take
 //!   their records before the end of that sync, and the values grow meanwhile. A slow disk has no beat: other members may
-//!   choose a value long before this node has synced it.
+//!   choose a value long before this node has synced it. Members learn of a chosen value with the next proposal, so
+//!   they wait, too.
 
-use crate::config::{BATCH_TURNS_MAX, BEAT_US_MAX, DISKS_MS_MAX, LOG_QUEUE_BYTES, SYNC_BYTES_PER_MS, SYNC_MS_MAX};
+use crate::config::{
+    BATCH_TURNS_MAX, BATCH_WAIT_BYTES_MAX, BATCH_WAIT_US_MAX, BEAT_US_MAX, DISKS_MS_MAX, LOG_QUEUE_BYTES,
+    SYNC_BYTES_PER_MS, SYNC_MS_MAX,
+};
 use crate::gate::{Gate, GatedMessage};
 use crate::node::Space;
 use crate::storage::wal::{self, Lsn};
@@ -25,8 +30,10 @@ pub(in crate::node) struct LogQueue {
     syncing: Option<Syncing>,
     /// Input of some connection has come in this turn.
     had_input: bool,
-    /// Number of turns for which the gathered batch has waited.
-    waited_turns: u32,
+    /// Number of turns for which the gathered batch has waited, and the time of the first of them.
+    waited: (u32, Us),
+    /// How long the last turn took.
+    turn_us: Us,
     /// How long a sync takes, as a moving mean over some eight syncs.
     usual_sync_us: Us,
     /// Bytes of all records that went to the log since the start.
@@ -52,7 +59,8 @@ impl LogQueue {
             next_lsn: Lsn(1),
             syncing: None,
             had_input: false,
-            waited_turns: 0,
+            waited: (0, Us(0)),
+            turn_us: Us(0),
             usual_sync_us: Us(0),
             logged_bytes: 0,
             space: Space::default(),
@@ -119,6 +127,11 @@ impl LogQueue {
         is_syncing && self.usual_sync_us < BEAT_US_MAX
     }
 
+    /// Returns true if the disk works on a batch.
+    pub(super) fn is_syncing(&self) -> bool {
+        self.syncing.is_some()
+    }
+
     /// Returns true if the disk is free for the gathered batch, which waits for the next turn.
     pub(super) fn holds_batch(&self) -> bool {
         self.syncing.is_none() && !self.batch.is_empty()
@@ -147,6 +160,22 @@ impl LogQueue {
         self.had_input = true;
     }
 
+    /// Notes how long the last turn of the event loop took.
+    pub(super) fn turn_took(&mut self, turn_us: Us) {
+        self.turn_us = turn_us;
+    }
+
+    /// Returns true if the gathered batch may wait for another turn with input.
+    fn may_wait(&mut self, now_us: Us) -> bool {
+        if self.waited.0 == 0 {
+            self.waited.1 = now_us;
+        }
+        self.waited.0 < BATCH_TURNS_MAX
+            && now_us < self.waited.1 + BATCH_WAIT_US_MAX
+            && self.turn_us < BATCH_WAIT_US_MAX
+            && self.batch_bytes < BATCH_WAIT_BYTES_MAX
+    }
+
     /// At the end of a turn, takes the gathered batch, if there is one and the disk is free for it. While input keeps
     /// coming, the batch waits for up to [`BATCH_TURNS_MAX`] turns.
     pub(super) fn next_batch(&mut self, now_us: Us) -> Option<wal::Batch> {
@@ -154,11 +183,11 @@ impl LogQueue {
         if !self.holds_batch() {
             return None;
         }
-        if had_input && self.waited_turns < BATCH_TURNS_MAX {
-            self.waited_turns += 1;
+        if had_input && self.may_wait(now_us) {
+            self.waited.0 += 1;
             return None;
         }
-        self.waited_turns = 0;
+        self.waited.0 = 0;
         let lsn = self.next_lsn;
         self.next_lsn = lsn.following();
         let records = std::mem::take(&mut self.batch);
@@ -224,6 +253,27 @@ mod tests {
             log.on_durable(batch.lsn, Us(0), &mut Vec::new());
         }
         assert!(log.next_batch(Us(0)).is_none() && !log.holds_batch(), "there is none");
+    }
+
+    #[test]
+    fn a_batch_does_not_wait_long_nor_if_it_is_large() {
+        let mut log = LogQueue::new();
+        let mut leaves = |bytes: usize, turn_us: Us, at_us: [Us; 2]| {
+            log.persist(record(bytes));
+            log.turn_took(turn_us);
+            let left = at_us.map(|now_us| {
+                log.note_input();
+                log.next_batch(now_us).is_some()
+            });
+            log.next_batch(at_us[1]);
+            log.on_durable(log.next_lsn.preceding(), Us(0), &mut Vec::new());
+            left
+        };
+        let end_us = Us(100) + BATCH_WAIT_US_MAX;
+        assert_eq!(leaves(1, Us(0), [Us(100), end_us - Us(1)]), [false, false]);
+        assert_eq!(leaves(1, Us(0), [Us(100), end_us]), [false, true]);
+        assert_eq!(leaves(BATCH_WAIT_BYTES_MAX, Us(0), [Us(100); 2]), [true, false]);
+        assert_eq!(leaves(1, BATCH_WAIT_US_MAX, [Us(100); 2]), [true, false]);
     }
 
     #[test]

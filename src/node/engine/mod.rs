@@ -422,7 +422,6 @@ impl Engine {
         self.log.is_silent(now_ms)
     }
 
-    /// Returns the bytes of all records that went to the log since the start.
     pub(super) fn logged_bytes(&self) -> u64 {
         self.log.logged_bytes()
     }
@@ -441,7 +440,17 @@ impl Engine {
         self.log.waiting_bytes()
     }
 
-    /// Notes that input of some connection has come in this turn.
+    /// See [`LogQueue::turn_took`].
+    pub(super) fn turn_took(&mut self, turn_us: Us) {
+        self.log.turn_took(turn_us);
+    }
+
+    /// Returns true if proposals wait until the log has synced a batch.
+    pub(super) fn holds_proposals(&self) -> bool {
+        self.shard.has_held() && self.log.is_syncing()
+    }
+
+    /// See [`LogQueue::note_input`].
     pub(super) fn note_input(&mut self) {
         self.log.note_input();
     }
@@ -496,8 +505,8 @@ impl Engine {
     pub(super) fn has_work(&self, now_ms: Ms) -> bool {
         let shard = &self.shard;
         let has_reads = || self.reads.can_go_on(|group| !shard.is_applying(group));
-        let is_dirty = shard.is_dirty() || shard.is_busy() || !self.released.is_empty();
-        is_dirty || self.log.holds_batch() || has_reads() || self.uploads.can_send(now_ms)
+        let is_dirty = shard.is_dirty() || shard.is_busy() || !self.released.is_empty() || self.log.holds_batch();
+        is_dirty || has_reads() || self.uploads.can_send(now_ms)
     }
 
     /// Returns the groups that this node leads, with the ballot and the membership's version of each; `None` if nothing
