@@ -3,13 +3,14 @@
 use super::command::{Command, ExpireIf, Once, Pair, Set, SetAnswer, SetExpiry, SetIf};
 use super::directory::KeyPosition;
 use super::entry::{Entry, Value};
+use super::expiry::Expiry;
 use super::long_double;
 use super::long_value::{LONG_VALUE_BYTES, LongValue, shared_word};
 use super::number::{self, FloatError};
 use super::progress::CommandProgress;
 use super::read::{TOO_MUCH, View};
 use super::reply::Reply;
-use super::rolling::{Change, ends, whole};
+use super::rolling::{Change, Rolling, ends, whole};
 use super::store::{Discarded, Store};
 use bytes::Bytes;
 use groups::{Ms, WorkBudget};
@@ -266,12 +267,7 @@ impl Store {
         let Some(entry) = self.entries.find_mut(position, key).filter(|entry| !entry.is_due(self.time_ms)) else {
             return Reply::Null;
         };
-        let expires_at_ms = at_ms.unwrap_or(Ms(0));
-        self.expiry.change(position, entry.expires_at_ms(), expires_at_ms);
-        let before = entry.heap_bytes();
-        entry.set_expiry(expires_at_ms);
-        reweigh(&mut self.heap_bytes, before, entry);
-        self.rolling.key(Change::Expiry, position, expires_at_ms.0);
+        change_expiry(entry, at_ms.unwrap_or(Ms(0)), &mut self.expiry, &mut self.heap_bytes, &mut self.rolling);
         entry.value().reply()
     }
 
@@ -409,11 +405,7 @@ impl Store {
         if at_ms <= self.time_ms {
             self.take(key);
         } else {
-            let before = entry.heap_bytes();
-            entry.set_expiry(at_ms);
-            reweigh(&mut self.heap_bytes, before, entry);
-            self.expiry.change(position, old, at_ms);
-            self.rolling.key(Change::Expiry, position, at_ms.0);
+            change_expiry(entry, at_ms, &mut self.expiry, &mut self.heap_bytes, &mut self.rolling);
         }
         Reply::Int(1)
     }
@@ -422,11 +414,7 @@ impl Store {
         let position = self.position(key);
         let entry = self.entries.find_mut(position, key).filter(|entry| !entry.is_due(self.time_ms));
         let Some(entry) = entry.filter(|entry| entry.expires_at_ms() != Ms(0)) else { return Reply::Int(0) };
-        self.expiry.change(position, entry.expires_at_ms(), Ms(0));
-        let before = entry.heap_bytes();
-        entry.set_expiry(Ms(0));
-        reweigh(&mut self.heap_bytes, before, entry);
-        self.rolling.key(Change::Expiry, position, 0);
+        change_expiry(entry, Ms(0), &mut self.expiry, &mut self.heap_bytes, &mut self.rolling);
         Reply::Int(1)
     }
 
@@ -539,6 +527,21 @@ type FloatSum = fn(&[u8], &[u8]) -> Result<String, FloatError>;
 
 /// Entries are weighed once the longest key or value has this many bytes.
 const WEIGHED_BYTES_MIN: usize = 4 << 10;
+
+/// Changes when the key of an entry expires (0: never), and accounts for the change.
+fn change_expiry(
+    entry: &mut Entry,
+    expires_at_ms: Ms,
+    expiry: &mut Expiry,
+    heap_bytes: &mut usize,
+    rolling: &mut Rolling,
+) {
+    expiry.change(entry.position, entry.expires_at_ms(), expires_at_ms);
+    let before = entry.heap_bytes();
+    entry.set_expiry(expires_at_ms);
+    reweigh(heap_bytes, before, entry);
+    rolling.key(Change::Expiry, entry.position, expires_at_ms.0);
+}
 
 /// Updates `heap_bytes` after a write to `entry`, whose memory was `before` bytes.
 fn reweigh(heap_bytes: &mut usize, before: usize, entry: &Entry) {

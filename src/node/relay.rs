@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 /// Position of the sender's start number in the number of a relayed command: the lower 40 bits count within one start.
 /// One process passes on far fewer than 2^40 commands.
 const START_SHIFT: u32 = 40;
-/// Maximum value of the 16 bits that hold the sender's start number, as far as they go.
+/// The lowest bits of the sender's start number, which stand in the number.
 const START_MASK: u64 = 0xffff;
 /// Position of the 8 bits that stand for the receiver's start; 0 in the numbers of older versions.
 const RECEIVER_SHIFT: u32 = START_SHIFT + START_MASK.count_ones();

@@ -30,8 +30,10 @@ pub(in crate::node) struct LogQueue {
     syncing: Option<Syncing>,
     /// Input of some connection has come in this turn.
     had_input: bool,
-    /// Number of turns for which the gathered batch has waited, and the time of the first of them.
-    waited: (u32, Us),
+    /// Number of turns for which the gathered batch has waited.
+    waited_turns: u32,
+    /// Time of the first of these turns.
+    waited_since_us: Us,
     /// How long the last turn took.
     turn_us: Us,
     /// How long a sync takes, as a moving mean over some eight syncs.
@@ -59,7 +61,8 @@ impl LogQueue {
             next_lsn: Lsn(1),
             syncing: None,
             had_input: false,
-            waited: (0, Us(0)),
+            waited_turns: 0,
+            waited_since_us: Us(0),
             turn_us: Us(0),
             usual_sync_us: Us(0),
             logged_bytes: 0,
@@ -167,11 +170,11 @@ impl LogQueue {
 
     /// Returns true if the gathered batch may wait for another turn with input.
     fn may_wait(&mut self, now_us: Us) -> bool {
-        if self.waited.0 == 0 {
-            self.waited.1 = now_us;
+        if self.waited_turns == 0 {
+            self.waited_since_us = now_us;
         }
-        self.waited.0 < BATCH_TURNS_MAX
-            && now_us < self.waited.1 + BATCH_WAIT_US_MAX
+        self.waited_turns < BATCH_TURNS_MAX
+            && now_us < self.waited_since_us + BATCH_WAIT_US_MAX
             && self.turn_us < BATCH_WAIT_US_MAX
             && self.batch_bytes < BATCH_WAIT_BYTES_MAX
     }
@@ -184,10 +187,10 @@ impl LogQueue {
             return None;
         }
         if had_input && self.may_wait(now_us) {
-            self.waited.0 += 1;
+            self.waited_turns += 1;
             return None;
         }
-        self.waited.0 = 0;
+        self.waited_turns = 0;
         let lsn = self.next_lsn;
         self.next_lsn = lsn.following();
         let records = std::mem::take(&mut self.batch);

@@ -29,10 +29,9 @@ use crate::admin::stats::Stats;
 use crate::config::LARGE_INPUT_BYTES;
 use crate::gate::GatedMessage;
 use crate::identity::Identity;
-use crate::kv;
 use crate::kv::encode::encode;
 use crate::kv::reply::Reply;
-use crate::kv::{Discarded, Store};
+use crate::kv::{self, Discarded, Store};
 use crate::shard::{Replica, Shard};
 use crate::storage::checkpoint::SectionHead;
 use crate::storage::wal::{self, Lsn};
@@ -422,6 +421,7 @@ impl Engine {
         self.log.is_silent(now_ms)
     }
 
+    /// Returns the bytes of all records that went to the log since the start.
     pub(super) fn logged_bytes(&self) -> u64 {
         self.log.logged_bytes()
     }

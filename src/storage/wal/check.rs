@@ -2,7 +2,7 @@
 //! segment must follow the last frame.
 
 use super::format::{FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, check_body};
-use super::scan::{CHUNK_BYTES, Window};
+use super::scan::{CHUNK_BYTES, Window, segment_header};
 use super::{LogError, SegmentSequence, segment_name, segment_sequence};
 use crate::storage::disk::Disk;
 
@@ -26,10 +26,11 @@ pub fn check_segment(disk: &dyn Disk, name: &str) -> Result<u64, LogError> {
     let Ok(header) = SegmentHeader::decode(window.bytes(0, SEGMENT_HEADER_BYTES)?) else {
         return Err(window.corrupt(0, "its header fails its checksum".to_owned()));
     };
-    let Some(next) = next_header(disk, header.sequence) else {
-        let next = segment_name(header.sequence.following());
-        return Err(window.corrupt(0, format!("the header of {next}, which follows it, cannot be read")));
-    };
+    // That header was durable before this segment was closed.
+    let next_name = segment_name(header.sequence.following());
+    let next = segment_header(disk, &next_name).map_err(|error| {
+        window.corrupt(0, format!("the header of {next_name}, which follows it, cannot be read: {error}"))
+    })?;
     let seal = header.frame_seal();
     let (mut at, mut lsn, mut previous) = (SEGMENT_HEADER_BYTES as u64, header.first_lsn, header.previous);
     loop {
@@ -38,8 +39,7 @@ pub fn check_segment(disk: &dyn Disk, name: &str) -> Result<u64, LogError> {
             if lsn == next.first_lsn && previous == next.previous {
                 return Ok(at);
             }
-            let next = segment_name(next.sequence);
-            return Err(window.corrupt(at, format!("{next} does not follow its last frame {}", lsn.preceding())));
+            return Err(window.corrupt(at, format!("{next_name} does not follow its last frame {}", lsn.preceding())));
         }
         let head = window.bytes(at, FRAME_HEADER_BYTES)?;
         let frame = FrameHeader::decode(head, seal).filter(|frame| {
@@ -57,11 +57,4 @@ pub fn check_segment(disk: &dyn Disk, name: &str) -> Result<u64, LogError> {
         (lsn, previous) = (frame.lsn.following(), frame.crc);
         at += bytes;
     }
-}
-
-/// Returns the header of the segment after this one; `None` if it cannot be read. It is durable since before this segment
-/// was closed.
-fn next_header(disk: &dyn Disk, sequence: SegmentSequence) -> Option<SegmentHeader> {
-    let mut window = Window::open(disk, &segment_name(sequence.following()), SEGMENT_HEADER_BYTES).ok()?;
-    SegmentHeader::decode(window.bytes(0, SEGMENT_HEADER_BYTES).ok()?).ok()
 }

@@ -2,10 +2,8 @@
 //! restore records in parallel. Each follower restores the records of some groups, at its own speed. The first reader
 //! need not wait for any follower.
 
-use super::format::{
-    FRAME_HEADER_BYTES, FrameHeader, FrameSeal, SEGMENT_HEADER_BYTES, SegmentHeader, check_records, records,
-};
-use super::scan::Window;
+use super::format::{FRAME_HEADER_BYTES, FrameHeader, FrameSeal, SEGMENT_HEADER_BYTES, check_records, records};
+use super::scan::{Window, segment_header};
 use super::{LogError, Logged, Lsn, Record, SegmentSequence, segment_name};
 use crate::storage::disk::Disk;
 use groups::GroupId;
@@ -130,11 +128,8 @@ impl<'f> Follower<'f> {
 }
 
 fn open(disk: &dyn Disk, sequence: SegmentSequence) -> Result<(Window, FrameSeal), LogError> {
-    let mut window = Window::open(disk, &segment_name(sequence), CHUNK_BYTES)?;
-    let Ok(header) = SegmentHeader::decode(window.bytes(0, SEGMENT_HEADER_BYTES)?) else {
-        return Err(window.corrupt(0, CHANGED.to_owned()));
-    };
-    Ok((window, header.frame_seal()))
+    let name = segment_name(sequence);
+    Ok((Window::open(disk, &name, CHUNK_BYTES)?, segment_header(disk, &name)?.frame_seal()))
 }
 
 /// Visits the frame at `at`, and returns its size.
@@ -167,4 +162,4 @@ fn frame(
 const PIECE_BYTES: u64 = 256 << 10;
 /// Bytes read at once: few enough to stay in a processor's cache until they are used.
 const CHUNK_BYTES: usize = 256 << 10;
-const CHANGED: &str = "it was sound a moment ago, but not when it was read again";
+const CHANGED: &str = "the frame was sound a moment ago, but not when it was read again";

@@ -28,16 +28,13 @@ pub fn inspect_log(disk: &dyn Disk, with_records: bool, out: &mut dyn Write) -> 
         return Err(error);
     }
     if let Err(error) = &found
-        && before.iter().filter(|name| segment_sequence(name).is_some()).any(|name| !is_listed(disk, name))
+        && let after = disk.list()?
+        && before.iter().any(|name| segment_sequence(name).is_some() && !after.contains(name))
     {
         writeln!(out, "a running node has removed old segments meanwhile: repeat the command ({error})")?;
         return Ok(false);
     }
     conclude(disk, &found, out)
-}
-
-fn is_listed(disk: &dyn Disk, name: &str) -> bool {
-    disk.list().is_ok_and(|names| names.iter().any(|listed| listed == name))
 }
 
 fn conclude(disk: &dyn Disk, found: &Result<Scan, LogError>, out: &mut dyn Write) -> io::Result<bool> {

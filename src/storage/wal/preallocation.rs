@@ -93,7 +93,7 @@ impl PreallocatedSegments {
     }
 
     /// Removes the file of an old segment of `length` bytes from the log: it becomes a preallocated segment if it is
-    /// of use as one. The directory is not synced. Returns the new name, for [`PreallocatedSegments::on_recycled`].
+    /// of use as one. The directory is not synced. Returns the new name, for [`PreallocatedSegments::on_ready`].
     pub(super) fn retire(&self, sequence: SegmentSequence, length: u64) -> io::Result<Option<String>> {
         let (name, recycled) = (segment_name(sequence), RECYCLED.name(sequence.0));
         let is_of_use = length == self.bytes
@@ -131,13 +131,9 @@ impl PreallocatedSegments {
         }
     }
 
-    /// Takes note that the new name of an old segment is durable. It may be used only from now on: a segment whose
-    /// header is new and whose name is old after a crash would stop the next start.
-    pub(super) fn on_recycled(&self, name: String) {
-        self.add(name);
-    }
-
-    fn add(&self, name: String) {
+    /// Takes note that a preallocated segment is ready: its name is durable. An old segment may be used only from then
+    /// on: if it had a new header and its old name after a crash, it would stop the next start.
+    pub(super) fn on_ready(&self, name: String) {
         if self.status.set_no_preallocated(false) {
             tracing::info!("the log has space again in {}", self.disk.place());
         }
@@ -156,7 +152,7 @@ impl PreallocatedSegments {
         let made = self.make(SPARE, self.bytes);
         let stopped = self.state().stopped;
         match &made {
-            Ok(()) => self.add(SPARE.to_owned()),
+            Ok(()) => self.on_ready(SPARE.to_owned()),
             Err(error) if self.status.set_no_preallocated(!stopped) && !stopped => tracing::error!(
                 "cannot make a log segment of {} bytes in {}: {error}; writes are refused until there is space",
                 self.bytes,

@@ -8,10 +8,10 @@
 //! that catch up at the same time, range after range, need the same segments again and again.
 
 use super::format::{
-    FRAME_HEADER_BYTES, FrameHeader, FrameSeal, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader,
+    FRAME_HEADER_BYTES, FrameHeader, FrameSeal, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES,
 };
 use super::index::{Index, Part};
-use super::scan::Window;
+use super::scan::{Window, segment_header};
 use super::{LogError, LogStatus, RecordKind, SegmentSequence, segment_name};
 use crate::storage::disk::{Disk, DiskFile, read_full};
 use bytes::Bytes;
@@ -250,14 +250,8 @@ impl SegmentMap {
     fn new(disk: &dyn Disk, sequence: SegmentSequence) -> Result<SegmentMap, LogError> {
         let name = segment_name(sequence);
         let file = disk.open_read_only(&name).map_err(LogError::io(&name, "open"))?;
-        let mut bytes = [0; SEGMENT_HEADER_BYTES];
-        read_full(&*file, 0, &mut bytes).map_err(LogError::io(&name, "read"))?;
-        let header = SegmentHeader::decode(&bytes).ok().filter(|header| header.sequence == sequence);
-        let Some(header) = header else {
-            let what = "its header is not as it was written".to_owned();
-            return Err(LogError::Corrupt { file: name, offset: 0, what });
-        };
-        let (end, seal) = (SEGMENT_HEADER_BYTES as u64, header.frame_seal());
+        // A name is never used twice, so this is the header of the open file, unless the segment is gone.
+        let (end, seal) = (SEGMENT_HEADER_BYTES as u64, segment_header(disk, &name)?.frame_seal());
         Ok(SegmentMap { sequence, file, seal, end, count: 0, positions: BTreeMap::new() })
     }
 

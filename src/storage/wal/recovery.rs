@@ -156,8 +156,8 @@ fn repaired_tail(disk: &dyn Disk, found: &Scan) -> Result<Option<Segment>, LogEr
     Ok(Some(Segment { name, file, sequence, seal, length: last.length, tail: found.tail }))
 }
 
-/// Returns the end of the header of the next frame, if there is something in it. It may be what is left of the header of
-/// a torn frame, which a part of the next header could complete.
+/// Returns where the header of the next frame will end if that place holds any bytes, and `tail` otherwise. Such bytes
+/// may be the rest of a torn header. A part of a later header could complete it.
 fn dirty_header_end(file: &dyn DiskFile, name: &str, tail: u64) -> Result<u64, LogError> {
     let mut header = [0; FRAME_HEADER_BYTES];
     let count = read_full(file, tail, &mut header).map_err(LogError::io(name, "read"))?;

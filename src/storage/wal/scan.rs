@@ -144,7 +144,8 @@ fn segment_headers(disk: &dyn Disk, storage_id: Option<[u8; 16]>) -> Result<Vec<
     Ok(headers)
 }
 
-fn segment_header(disk: &dyn Disk, name: &str) -> Result<SegmentHeader, LogError> {
+/// Reads the header of a segment, and checks that the file is as long as it says.
+pub(super) fn segment_header(disk: &dyn Disk, name: &str) -> Result<SegmentHeader, LogError> {
     let file = disk.open_read_only(name).map_err(LogError::io(name, "open"))?;
     let mut bytes = [0; SEGMENT_HEADER_BYTES];
     let count = read_full(&*file, 0, &mut bytes).map_err(LogError::io(name, "read"))?;

@@ -29,7 +29,7 @@ pub(super) fn drop_segments(
         let recycled = retired.map_err(LogError::io(&name, "remove"))?;
         preallocated.disk().sync_dir().map_err(LogError::io(&name, "sync the directory of"))?;
         if let Some(recycled) = recycled {
-            preallocated.on_recycled(recycled);
+            preallocated.on_ready(recycled);
         }
         status.on_dropped(leaving.length);
         index.on_left();

@@ -151,12 +151,7 @@ fn through_segments_and_failures_at_every_operation() {
     let mut failures = 0;
     for after in 0..60 {
         for writes in [true, false] {
-            let disk = MemoryDisk::new();
-            if writes {
-                disk.fail_writes("", after);
-            } else {
-                disk.fail_syncs("", after);
-            }
+            let disk = failing_disk(writes, after);
             let (durable, unsure) = write_until_failure(&disk);
             failures += usize::from(!unsure.is_empty());
             for seed in 0..6 {

@@ -40,6 +40,17 @@ fn secret() -> u64 {
     STARTS.fetch_add(1, Ordering::Relaxed) << 32
 }
 
+/// Returns an empty disk whose writes, or else whose syncs, fail after `after` more of them.
+fn failing_disk(writes: bool, after: u64) -> MemoryDisk {
+    let disk = MemoryDisk::new();
+    if writes {
+        disk.fail_writes("", after);
+    } else {
+        disk.fail_syncs("", after);
+    }
+    disk
+}
+
 /// Returns what marks the frames of a segment.
 fn seal_of(disk: &MemoryDisk, name: &str) -> FrameSeal {
     SegmentHeader::decode(&disk.content(name).unwrap()).unwrap().frame_seal()

@@ -38,6 +38,16 @@ fn segments(disk: &MemoryDisk) -> Vec<String> {
     disk.list().unwrap().into_iter().filter(|name| is_segment(name)).collect()
 }
 
+/// Returns a disk with `count` segments of one value each, and the writer.
+fn full_segments(count: u64) -> (MemoryDisk, Writer) {
+    let disk = MemoryDisk::new();
+    let mut writer = open_new(&disk);
+    for instance in 1..=count {
+        append(&mut writer, vec![accept(0, instance, vec![1; 60_000])]).unwrap();
+    }
+    (disk, writer)
+}
+
 /// Opens a disk, checks that its log has the records `durable`, or these and `unsure`, and that it can go on. Returns
 /// true if it had both.
 fn check(disk: &MemoryDisk, durable: &[(Lsn, Record)], unsure: &[(Lsn, Record)]) -> bool {
@@ -136,11 +146,7 @@ fn old_segments_are_used_before_new_ones_are_made() {
 #[test]
 fn few_old_segments_are_kept_and_none_where_space_is_short() {
     for (count, capacity, kept) in [(20, None, 8), (6, None, 5), (6, Some(7 * (64 << 10)), 0)] {
-        let disk = MemoryDisk::new();
-        let mut writer = open_new(&disk);
-        for instance in 1..=count {
-            append(&mut writer, vec![accept(0, instance, vec![1; 60_000])]).unwrap();
-        }
+        let (disk, writer) = full_segments(count);
         disk.set_capacity(capacity);
         writer.drop_segments(writer.place().0).unwrap();
         assert_eq!((segments(&disk).len(), spares(&disk).len()), (1, kept), "{count} segments, {capacity:?}");
@@ -198,11 +204,7 @@ fn a_reader_does_not_take_new_frames_for_old_ones() {
 
 #[test]
 fn an_old_segment_ends_a_lack_of_space() {
-    let disk = MemoryDisk::new();
-    let mut writer = open_new(&disk);
-    for instance in 1..=4 {
-        append(&mut writer, vec![accept(0, instance, vec![1; 60_000])]).unwrap();
-    }
+    let (disk, writer) = full_segments(4);
     disk.set_capacity(Some(0));
     assert!(writer.preallocate().is_err() && writer.status().full());
     disk.set_capacity(None);
@@ -229,20 +231,14 @@ fn a_value_that_looks_like_a_later_frame_is_no_proof_of_rot() {
         append(&mut writer, vec![Record::Trimmed { below: last }]).unwrap();
         writer.drop_segments(last).unwrap();
     }
-    // Values are not aligned in general: here they are.
     let behind = disk.content(&segment_name(segment)).unwrap()[writer.place().1 as usize..].to_vec();
-    assert!(behind.chunks_exact(FRAME_ALIGNMENT).any(|word| header.starts_with(word)));
     assert!(behind.windows(header.len()).step_by(FRAME_ALIGNMENT).any(|bytes| bytes == header));
     assert!(open(&disk.killed()).is_ok());
 }
 
 #[test]
 fn old_segments_are_given_back_when_space_is_short() {
-    let disk = MemoryDisk::new();
-    let mut writer = open_new(&disk);
-    for instance in 1..=6 {
-        append(&mut writer, vec![accept(0, instance, vec![1; 60_000])]).unwrap();
-    }
+    let (disk, mut writer) = full_segments(6);
     writer.drop_segments(writer.place().0).unwrap();
     writer.preallocate().unwrap();
     assert_eq!(spares(&disk).len(), 5);
@@ -254,11 +250,7 @@ fn old_segments_are_given_back_when_space_is_short() {
 
 #[test]
 fn an_old_segment_is_not_lost_when_the_sync_of_the_directory_fails() {
-    let disk = MemoryDisk::new();
-    let mut writer = open_new(&disk);
-    for instance in 1..=3 {
-        append(&mut writer, vec![accept(0, instance, vec![1; 60_000])]).unwrap();
-    }
+    let (disk, mut writer) = full_segments(3);
     let last = writer.place().0;
     // The first call has renamed the segment when its sync fails.
     assert!(writer.preallocated.retire(SegmentSequence(1), 64 << 10).unwrap().is_some());
@@ -316,11 +308,7 @@ fn the_remains_of_a_torn_frame_without_a_salt_are_removed() {
 
 #[test]
 fn an_old_segment_that_lost_its_end_is_not_used_again() {
-    let disk = MemoryDisk::new();
-    let mut writer = open_new(&disk);
-    for instance in 1..=3 {
-        append(&mut writer, vec![accept(0, instance, vec![1; 60_000])]).unwrap();
-    }
+    let (disk, writer) = full_segments(3);
     let content = disk.content(FIRST).unwrap();
     disk.set_content(FIRST, content[..5_000].to_vec());
     writer.drop_segments(writer.place().0).unwrap();
@@ -351,12 +339,7 @@ fn old_segments_and_failures_at_every_operation() {
     let mut failures = 0;
     for after in 0..150 {
         for writes in [true, false] {
-            let disk = MemoryDisk::new();
-            if writes {
-                disk.fail_writes("", after);
-            } else {
-                disk.fail_syncs("", after);
-            }
+            let disk = failing_disk(writes, after);
             failures += usize::from(write_and_drop_until_failure(&disk).is_err());
             for image in (0..6).map(|seed| disk.crash(seed)).chain([disk.killed()]) {
                 let (mut writer, _, seen) = open(&image).unwrap();
