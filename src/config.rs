@@ -83,9 +83,6 @@ pub const CLOCK_JUMP_MS_MAX: Ms = Ms(5_000);
 pub const CLOCK_RESYNC_MS: Ms = Ms(250);
 /// Once a majority's clocks are known, a node waits this long for the others before it makes a cluster time.
 pub const CLOCK_WAIT_MS: Ms = Ms(1_000);
-/// Replaces [`CLOCK_WAIT_MS`] before the first value of a cluster, if the clocks that are known differ by more than
-/// [`CLOCK_WARN_MS`].
-pub const CLOCK_FIRST_WAIT_MS: Ms = Ms(5_000);
 /// A clock that differs by more than this from cluster time is named in the log.
 pub const CLOCK_WARN_MS: Ms = Ms(1_000);
 /// Interval between comparisons of the clocks with cluster time.

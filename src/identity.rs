@@ -52,9 +52,34 @@ pub struct BirthRecord {
     pub value_bytes_max: u64,
     /// The initial members, by id.
     pub members: Vec<Member>,
+    /// Cluster time of the birth, in unix milliseconds; 0 at a node that joined, and in a record that an older program
+    /// made. It stands behind everything else in the identity file and in the message that hands out the record, where
+    /// older programs ignore it.
+    #[serde(skip)]
+    pub born_ms: Ms,
 }
 
 impl BirthRecord {
+    /// Returns the record as the message that hands it out has it.
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
+        postcard::to_extend(&self.born_ms, postcard::to_allocvec(self)?)
+    }
+
+    /// Reads a record that [`BirthRecord::encode`] or an older program wrote.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<BirthRecord, postcard::Error> {
+        let (mut record, rest) = postcard::take_from_bytes::<BirthRecord>(bytes)?;
+        record.take_birth_time(rest)?;
+        Ok(record)
+    }
+
+    /// Reads the time of the birth from the end of a file or message; an older program wrote none.
+    fn take_birth_time(&mut self, rest: &[u8]) -> Result<(), postcard::Error> {
+        if !rest.is_empty() {
+            self.born_ms = postcard::from_bytes(rest)?;
+        }
+        Ok(())
+    }
+
     /// Returns the limits of the cluster's stores.
     #[must_use]
     pub fn limits(&self) -> StoreLimits {
@@ -192,7 +217,8 @@ pub enum IdentityError {
 const IDENTITY: &str = "identity";
 const COPY: &str = "identity.copy";
 
-/// File format: magic `[8]` | version u32 | CRC-32C of version and body u32 | body, in postcard
+/// File format: magic `[8]` | version u32 | CRC-32C of version and body u32 | body, in postcard | time of birth, in
+/// postcard, if there is a birth record
 const MAGIC: [u8; 8] = *b"PAXOI-ID";
 const VERSION: u32 = 3;
 const BODY: usize = MAGIC.len() + 8;
@@ -295,7 +321,9 @@ fn read_copy(disk: &dyn Disk, name: &str) -> io::Result<Copy> {
 }
 
 fn encode(identity: &Identity) -> Vec<u8> {
-    let body = postcard::to_stdvec(identity).expect("plain data always has an encoding");
+    let born_ms = identity.birth.as_ref().map(|record| record.born_ms);
+    let mut body = postcard::to_stdvec(identity).expect("plain data always has an encoding");
+    body.extend(born_ms.into_iter().flat_map(|born_ms| postcard::to_stdvec(&born_ms).expect("a number has one too")));
     let mut content = MAGIC.to_vec();
     content.extend_from_slice(&VERSION.to_le_bytes());
     content.extend_from_slice(&crc(VERSION, &body).to_le_bytes());
@@ -317,10 +345,15 @@ fn decode(content: &[u8]) -> Copy {
     if version != VERSION {
         return Copy::Newer(version);
     }
-    match postcard::from_bytes(body) {
-        Ok(identity) => Copy::Sound(identity),
-        Err(_) => Copy::Corrupt,
+    decode_body(body).map_or(Copy::Corrupt, Copy::Sound)
+}
+
+fn decode_body(body: &[u8]) -> Result<Identity, postcard::Error> {
+    let (mut identity, rest) = postcard::take_from_bytes::<Identity>(body)?;
+    if let Some(record) = &mut identity.birth {
+        record.take_birth_time(rest)?;
     }
+    Ok(identity)
 }
 
 #[cfg(test)]
@@ -343,6 +376,7 @@ mod tests {
             session_ttl_ms: Ms(1000),
             value_bytes_max: 1 << 20,
             members: vec![member],
+            born_ms: Ms(1_700_000_000_000),
         }
     }
 
@@ -368,6 +402,21 @@ mod tests {
         assert_eq!(again, Identity { start: 2, incarnations: vec![7, 8], ..identity.clone() });
         assert_eq!(read(&disk).unwrap(), Some(identity), "looking counts no start");
         assert_eq!(read(&MemoryDisk::new()).unwrap(), None);
+    }
+
+    #[test]
+    fn programs_without_the_time_of_the_birth_read_the_record_and_are_read() {
+        let record = birth();
+        let without = BirthRecord { born_ms: Ms(0), ..record.clone() };
+        let message = record.encode().unwrap();
+        let old_message = postcard::to_stdvec(&record).unwrap();
+        assert_eq!(BirthRecord::decode(&message), Ok(record.clone()));
+        assert_eq!(BirthRecord::decode(&old_message), Ok(without.clone()));
+        assert_eq!(postcard::from_bytes(&message), Ok(without.clone()), "an older program reads it");
+        assert!(BirthRecord::decode(&message[..message.len() - 1]).is_err(), "the time is cut off");
+        let disk = MemoryDisk::new();
+        let identity = Identity { birth: Some(without), ..open(&disk).unwrap() };
+        assert_eq!(decode_body(&postcard::to_stdvec(&identity).unwrap()), Ok(identity));
     }
 
     #[test]

@@ -125,6 +125,7 @@ fn settings_that_birth_has_fixed_are_told() {
         session_ttl_ms: Ms(3_600_000),
         value_bytes_max: 64 << 20,
         members: (1..=2).map(member).collect(),
+        born_ms: Ms(0),
     });
     identity::save(&disk, &identity).unwrap();
     let data = folder.path().display().to_string();

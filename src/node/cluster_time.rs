@@ -26,8 +26,8 @@ use super::engine::Engine;
 use super::peers::{Peer, Peers, RoundTrip};
 use super::wire::PingClocks;
 use crate::config::{
-    CLOCK_ERROR_MS_MAX, CLOCK_FIRST_WAIT_MS, CLOCK_JUMP_MS_MAX, CLOCK_READING_MS_MAX, CLOCK_RESYNC_MS, CLOCK_WAIT_MS,
-    CLOCK_WARN_MS, CLOCK_WATCH_MS, ECHO_MS_MAX,
+    CLOCK_ERROR_MS_MAX, CLOCK_JUMP_MS_MAX, CLOCK_READING_MS_MAX, CLOCK_RESYNC_MS, CLOCK_WAIT_MS, CLOCK_WARN_MS,
+    CLOCK_WATCH_MS, ECHO_MS_MAX,
 };
 use crate::duration::ClockLead;
 use crate::versions::Versions;
@@ -99,6 +99,8 @@ pub(super) struct ClockContext<'a> {
     pub(super) engine: &'a Engine,
     /// True if the cluster exists and this node has read its log.
     pub(super) is_born: bool,
+    /// Cluster time of the birth, in unix milliseconds; 0 if it is not known.
+    pub(super) born_ms: Ms,
 }
 
 /// The nodes whose clocks count.
@@ -108,7 +110,7 @@ struct Electorate<'a> {
     voters: &'a Members,
     /// Connected voters that speak a version without clocks.
     silent: usize,
-    /// The latest time of any group, in unix milliseconds. Real time is unlikely to be before it.
+    /// The latest time of any group, or of the birth, in unix milliseconds. Real time is unlikely to be before it.
     latest_ms: Ms,
 }
 
@@ -177,6 +179,13 @@ impl ClusterTime {
     /// Returns true if no other voter tells its clock.
     fn is_alone(&self) -> bool {
         self.others.len() <= self.silent
+    }
+
+    /// Returns the median of the clocks that are known, in unix milliseconds. Called when all are that are told.
+    pub(super) fn median_ms(&self, time: Time) -> Ms {
+        let mut clocks: Vec<i64> = self.counting().map(|reading| reading.clock_us).chain([own_offset(time)]).collect();
+        clocks.sort_unstable();
+        since_1970(clocks[(clocks.len() - 1) / 2], time).to_ms()
     }
 
     /// Returns the voters whose clocks are not known, this node not among them.
@@ -368,14 +377,9 @@ impl ClusterTime {
             self.enough_since_us = None;
             return;
         }
-        // Waits for the readings of the other clocks: with all clocks, a wrong minority does no harm. The wait is
-        // longer if two clocks differ before the first value, because no group's time tells then which of the two is
-        // wrong.
-        let apart_us = clocks.iter().max().zip(clocks.iter().min()).map_or(0, |(most, least)| most.abs_diff(*least));
-        let is_open = electorate.latest_ms == Ms(0) && apart_us > CLOCK_WARN_MS.to_us().0;
-        let wait_ms = if is_open { CLOCK_FIRST_WAIT_MS } else { CLOCK_WAIT_MS };
+        // Waits for the readings of the other clocks: with all clocks, a wrong minority does no harm.
         let since_us = *self.enough_since_us.get_or_insert(time.mono_us);
-        if time.mono_us < since_us + wait_ms.to_us() {
+        if time.mono_us < since_us + CLOCK_WAIT_MS.to_us() {
             return;
         }
         self.offset = if known > members / 2 {
@@ -394,12 +398,12 @@ impl ClusterTime {
 
     /// Steers cluster time, and logs which clocks differ from it.
     pub(super) fn tick(&mut self, clock_context: &ClockContext<'_>, time: Time) {
-        let ClockContext { me, peers, engine, is_born } = *clock_context;
+        let ClockContext { me, peers, engine, is_born, born_ms } = *clock_context;
         // A peer that speaks a version with clocks, and whose first ping has not come yet, is not silent.
         let is_old = |peer: &&Peer| peer.version() < Versions::CLOCKS && peers.voters().contains(peer.id());
         let silent = peers.linked().filter(is_old).count();
         // Reading all groups takes time, and is needed only to make a cluster time.
-        let latest_ms = if self.is_founded() { Ms(0) } else { engine.latest_ms() };
+        let latest_ms = if self.is_founded() { Ms(0) } else { engine.latest_ms().max(born_ms) };
         self.steer(Electorate { me, voters: peers.voters(), silent, latest_ms }, is_born, time);
         if self.watch(me, time.mono_ms()) {
             self.watch_groups(self.groups_lead_ms(engine, time));

@@ -78,6 +78,7 @@ impl World {
             session_ttl_ms: Ms(60_000),
             value_bytes_max: 8 << 20,
             members: initial.iter().map(member).collect(),
+            born_ms: Ms(0),
         };
         let time = Time { mono_us: Us(1_000_000), unix_us: Us(1_700_000_000_000_000) };
         let host = |id: u32| {

@@ -5,7 +5,7 @@ use super::cluster_time::ClockContext;
 use super::core::Core;
 use super::output::Output;
 use super::peers::PingState;
-use groups::{ElectionContext, Group, NodeId};
+use groups::{ElectionContext, Group, Ms, NodeId};
 
 impl Core<'_> {
     /// Applies the time limits that also hold before the birth.
@@ -16,7 +16,8 @@ impl Core<'_> {
         self.cluster.tick_joining(now_ms);
         self.engine.expire(now_ms, &mut self.ports);
         let (me, is_born) = (self.identity.node, self.is_born());
-        let clock_context = ClockContext { me, peers: self.ports.peers, engine: self.engine, is_born };
+        let born_ms = self.identity.birth.as_ref().map_or(Ms(0), |record| record.born_ms);
+        let clock_context = ClockContext { me, peers: self.ports.peers, engine: self.engine, is_born, born_ms };
         self.ports.cluster_time.tick(&clock_context, time);
     }
 
@@ -24,12 +25,9 @@ impl Core<'_> {
     pub(super) fn tick_unborn(&mut self, time: Time) {
         let (start, clocks) = (self.identity.start, self.ports.cluster_time.ping_clocks(time));
         let state = PingState { start, disk: true, full: false, draining: false, clocks };
-        if self.ports.peers.ping(state, time.mono_us, |_, _| None) {
-            // The other members get the birth record behind this ping. By then they know this node's clock, because the
-            // ping answers one of theirs.
-            let (cluster, mut cx) = self.cluster(time);
-            cluster.tick_birth(&mut cx);
-        }
+        self.ports.peers.ping(state, time.mono_us, |_, _| None);
+        let (cluster, mut cx) = self.cluster(time);
+        cluster.tick_birth(&mut cx);
     }
 
     /// Applies the time limits of a born node, and pings the peers.

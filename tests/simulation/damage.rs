@@ -105,6 +105,25 @@ pub(crate) fn rot_checkpoint(disk: &MemoryDisk, random: &mut Random, trace: &Tra
     true
 }
 
+/// Changes one bit of a value in the log.
+///
+/// # Errors
+/// If the log does not hold the value exactly once: then a scenario would test nothing.
+pub(crate) fn rot_value(disk: &MemoryDisk, value: &str) -> Result<(), String> {
+    let names = disk.list().unwrap_or_default();
+    let mut count = 0;
+    for name in names.iter().filter(|name| is_segment(name)) {
+        let Some(mut content) = disk.content(name) else { continue };
+        let places = content.windows(value.len()).enumerate();
+        let places: Vec<usize> =
+            places.filter(|(_, bytes)| *bytes == value.as_bytes()).map(|(place, _)| place).collect();
+        places.iter().for_each(|place| content[*place] ^= 1);
+        count += places.len();
+        disk.set_content(name, content);
+    }
+    if count == 1 { Ok(()) } else { Err(format!("the value is {count} times in the log: the scenario tests nothing")) }
+}
+
 /// Returns how many of the first bytes of the last segment a later frame marks as durable.
 fn known_bytes(content: &[u8]) -> usize {
     let frames = frames(content);

@@ -7,7 +7,7 @@ use crate::process::Shape;
 use crate::trace::Trace;
 use crc32c::crc32c;
 use facts::{Fact, Seat, brief, describe, fact, follow};
-use groups::{Ballot, GroupId, Instance, Membership, MembershipChange, Message, NodeId, Value};
+use groups::{Ballot, GroupId, Instance, Membership, MembershipChange, Message, Ms, NodeId, Value};
 use net::frame::Frame;
 use paxoi::config::{BATCH_BYTES_MAX, FRAME_BYTES, LOG_QUEUE_BYTES, NODE_QUEUE_BYTES};
 use paxoi::identity::BirthRecord;
@@ -159,8 +159,12 @@ impl Oracle {
     }
 
     pub(crate) fn on_birth(&mut self, node: usize, record: &BirthRecord) {
-        let known = self.birth.get_or_insert_with(|| record.clone()) == record;
-        self.expect(known, || format!("node {} was born into another cluster: {record:?}", node + 1));
+        let first = self.birth.get_or_insert_with(|| record.clone());
+        // A node that joins is not told the time of the birth.
+        let is_told = record.born_ms != Ms(0);
+        let is_known =
+            *first == BirthRecord { born_ms: if is_told { record.born_ms } else { first.born_ms }, ..record.clone() };
+        self.expect(is_known, || format!("node {} was born into another cluster: {record:?}", node + 1));
     }
 
     /// Checks a batch that a node is about to write (invariants 1, 3 and 4).

@@ -51,7 +51,7 @@ const fn scenario(name: &'static str, steps: fn(&mut World) -> Result<(), String
     Scenario { name, steps, nodes, spares, groups, session_ttl_ms, reads, cuts: false, seeds: 1, is_long: false }
 }
 
-pub(crate) const SCENARIOS: [Scenario; 50] = [
+pub(crate) const SCENARIOS: [Scenario; 53] = [
     scenario("paused-leader-reads", paused_leader_reads),
     scenario("half-cut-leader-reads", half_cut_leader_reads),
     Scenario { reads: ReadMode::Lease, ..scenario("paused-leader-with-a-lease", leases::paused_leader_with_a_lease) },
@@ -65,6 +65,7 @@ pub(crate) const SCENARIOS: [Scenario; 50] = [
     scenario("born-while-the-last-is-fast", clocks::born_while_the_last_is_fast),
     scenario("born-while-the-first-is-slow", clocks::born_while_the_first_is_slow),
     scenario("cut-right-after-the-birth", clocks::last_cut_right_after_the_birth),
+    scenario("killed-right-after-the-birth", clocks::killed_right_after_the_birth),
     Scenario { seeds: 100, ..scenario("first-cut-right-after-the-birth", clocks::first_cut_right_after_the_birth) },
     scenario("slow-follower", clocks::slow_follower),
     scenario("ahead-after-an-upgrade", clocks::ahead_after_an_upgrade),
@@ -84,6 +85,7 @@ pub(crate) const SCENARIOS: [Scenario; 50] = [
     scenario("leader-dies-while-its-messages-wait", waiting::leader_dies_while_its_messages_wait),
     scenario("leader-dies-while-its-pings-wait", waiting::leader_dies_while_its_pings_wait),
     scenario("large-commands-of-a-dead-node", uploads::large_commands_of_a_dead_node),
+    scenario("frozen-amid-a-large-command", uploads::frozen_amid_a_large_command),
     scenario("connections-break-in-large-values", fragments::connections_break_in_large_values),
     scenario("accept-comes-twice", accept_comes_twice),
     scenario("wiped-before-it-was-met", wiped_before_it_was_met),
@@ -95,6 +97,7 @@ pub(crate) const SCENARIOS: [Scenario; 50] = [
     scenario("resent-while-adopted", resent_while_adopted),
     Scenario { groups: 2, ..scenario("vote-alone-in-an-old-segment", vote_alone_in_an_old_segment) },
     Scenario { nodes: 5, ..scenario("stuck-disk-in-the-leaders-majority", disks::stuck_disk_in_the_leaders_majority) },
+    scenario("value-rots-while-the-node-runs", disks::value_rots_while_the_node_runs),
     Scenario { seeds: 20, ..scenario("all-disks-are-slow", disks::all_disks_are_slow) },
     Scenario { nodes: 5, seeds: 20, ..scenario("candidate-loses-its-quorum", disks::candidate_loses_its_quorum) },
     Scenario { nodes: 5, seeds: 20, ..scenario("candidate-with-a-stuck-disk", disks::candidate_with_a_stuck_disk) },

@@ -46,6 +46,7 @@ impl Single {
             session_ttl_ms: Ms(3_600_000),
             value_bytes_max: VALUE_BYTES_MAX as u64,
             members: vec![member],
+            born_ms: Ms(0),
         };
         let config = NodeConfig {
             id: NodeId(1),

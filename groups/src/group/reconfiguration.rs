@@ -79,7 +79,9 @@ impl Group {
 
     /// Handles a value that this leader chose and that changed the voters. Announces it at once to all members, also to
     /// those that the value removed. Then begins phase 1 again, among the new voters. A leader that is no longer a
-    /// voter asks the preferred leader to campaign instead.
+    /// voter asks the preferred leader to campaign instead. Phase 1 is repeated only so that a leadership has one set of
+    /// voters to count. Safety does not need it: the quorum that voted for the change has promised the ballot, and every
+    /// quorum of the next voters intersects it, because a change adds or removes one voter.
     pub(super) fn on_voters_changed(&mut self, before: &Membership, clock: Clock, effects: &mut Vec<Effect>) {
         let Some(led) = self.leads() else { return };
         let (instance, ballot, me) = (self.next.preceding(), self.last_ballot, self.settings.me);

@@ -84,8 +84,7 @@ impl Birth {
     pub(super) fn tick(&mut self, cx: &mut ClusterContext<'_>) {
         let me = self.me;
         let is_lowest = self.members.first().is_some_and(|(id, _)| *id == me);
-        // Waits for all clocks: then a single wrong clock cannot decide the first cluster time, whichever member leaves
-        // after the birth.
+        // Waits for all clocks: then a single wrong clock has no effect on the time of the birth.
         if !is_lowest || self.storing || !cx.ports.cluster_time.knows_all() {
             return;
         }
@@ -104,6 +103,7 @@ impl Birth {
             session_ttl_ms: cx.config.session_ttl_ms,
             value_bytes_max: cx.config.value_bytes_max as u64,
             members,
+            born_ms: cx.ports.cluster_time.median_ms(cx.time),
         };
         self.store(record, cx);
     }

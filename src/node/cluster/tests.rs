@@ -44,6 +44,7 @@ fn record() -> BirthRecord {
         session_ttl_ms: Ms(60_000),
         value_bytes_max: 8 << 20,
         members: (1..=3).map(member).collect(),
+        born_ms: Ms(0),
     }
 }
 
@@ -142,6 +143,7 @@ impl Harness {
             peers: &self.peers,
             engine: &self.engine,
             is_born: self.identity.birth.is_some(),
+            born_ms: Ms(0),
         };
         self.cluster_time.tick(&clock_context, self.time);
         if self.identity.birth.is_none() {

@@ -144,9 +144,6 @@ fn a_start_waits_for_a_majority_and_a_little_for_the_others() {
     let off_ms = cluster.run(200, &[2], true).unwrap();
     assert!((-1_300..=0).contains(&off_ms), "of two clocks the one nearer to the groups' time: {off_ms}");
     let mut cluster = Cluster::new(0, &[-8 * HOUR_MS, 0]);
-    assert_eq!(cluster.run(CLOCK_FIRST_WAIT_MS.0 as i64, &[2], true), None, "nothing tells which clock is wrong");
-    assert_eq!(cluster.run(200, &[2, 3], true), Some(0), "the third one does");
-    let mut cluster = Cluster::new(0, &[-8 * HOUR_MS, 0]);
     cluster.latest_ms = START_MS - 500;
     cluster.run(CLOCK_WAIT_MS.0 as i64 + 200, &[2], true);
     assert!((-2_000..=-500).contains(&cluster.off_ms().unwrap()), "also if the other one is slow");

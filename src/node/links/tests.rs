@@ -118,6 +118,7 @@ impl End {
             session_ttl_ms: Ms(60_000),
             value_bytes_max: 8 << 20,
             members: (1..=3).map(member).collect(),
+            born_ms: Ms(0),
         };
         let identity = Identity {
             storage_id: [id as u8; 16],

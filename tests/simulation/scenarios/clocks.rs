@@ -124,6 +124,28 @@ pub(super) fn born_while_the_first_is_slow(world: &mut World) -> Result<(), Stri
 /// The clock of a node is slow. As soon as the cluster is born, another node is cut off, before another of its pings
 /// arrives. Then all nodes are restarted, and all clocks are known. Keys that were set before the restart must stay.
 fn cut_at_the_birth(world: &mut World, slow: usize, cut: usize) -> Result<(), String> {
+    give_birth(world, slow)?;
+    let rest = [slow, 3 - slow - cut];
+    for node in rest {
+        world.network.block(node, cut);
+        world.network.block(cut, node);
+    }
+    expect_kept_after_a_restart(world, slow, rest)
+}
+
+/// The clock of a node is slow. All nodes are killed as soon as the cluster is born, before its first value. Only two
+/// start again, the slow one among them. Then all nodes are restarted, and all clocks are known. Keys that were set
+/// before that must stay.
+pub(super) fn killed_right_after_the_birth(world: &mut World) -> Result<(), String> {
+    let (slow, rest) = (2, [1, 2]);
+    give_birth(world, slow)?;
+    (0..3).for_each(|node| world.end(node, End::Kill));
+    rest.into_iter().for_each(|node| world.start(node));
+    expect_kept_after_a_restart(world, slow, rest)
+}
+
+/// Starts three nodes, one of them with a slow clock, and waits until the cluster is born.
+fn give_birth(world: &mut World, slow: usize) -> Result<(), String> {
     world.processes[slow].clocks.unix_us = -HOURS_US;
     for node in 0..3 {
         world.start(node);
@@ -132,13 +154,14 @@ fn cut_at_the_birth(world: &mut World, slow: usize, cut: usize) -> Result<(), St
     }
     world.until("the cluster is born", |world| {
         (0..3).all(|node| world.processes[node].life.as_ref().is_some_and(|life| life.node.is_born()))
-    })?;
-    let rest = [slow, 3 - slow - cut];
-    for node in rest {
-        world.network.block(node, cut);
-        world.network.block(cut, node);
-    }
+    })
+}
+
+/// Sets a key at the slow node, once one of the two nodes in `rest` leads, restarts all nodes, and checks that the key
+/// is still there.
+fn expect_kept_after_a_restart(world: &mut World, slow: usize, rest: [usize; 2]) -> Result<(), String> {
     world.until("one of the two leads", |world| rest.iter().any(|node| world.leader(*node).is_some()))?;
+    world.until("both know cluster time", |world| rest.iter().all(|node| world.cluster_ms(*node).is_some()))?;
     world.connect(0, slow)?;
     world.expect_kept(0)?;
     world.hang_up(0);
@@ -192,9 +215,8 @@ pub(super) fn ahead_after_an_upgrade(world: &mut World) -> Result<(), String> {
     world.processes.iter_mut().for_each(|process| process.versions = Versions::OURS);
     (0..3).for_each(|node| world.start(node));
     world.until("the group is hours ahead of cluster time", |world| {
-        let time = world.processes[0].clocks.at(world.now_us);
+        let cluster_ms = world.cluster_ms(0).unwrap_or(Ms::MAX);
         let Some(life) = &world.processes[0].life else { return false };
-        let cluster_ms = life.node.cluster_ms(time).unwrap_or(Ms::MAX);
         let group_ms = life.node.shard().groups().next().map_or(Ms(0), groups::Group::time_ms);
         group_ms.saturating_sub(cluster_ms) > Us(HOURS_US as u64).to_ms() - Ms(60_000)
     })?;
@@ -209,7 +231,7 @@ impl World {
     }
 
     /// Freezes several machines for a minute at once.
-    fn freeze_all(&mut self, nodes: &[usize]) {
+    pub(super) fn freeze_all(&mut self, nodes: &[usize]) {
         let stopped: Vec<Us> = nodes.iter().map(|node| self.processes[*node].clocks.at(self.now_us).mono_us).collect();
         for node in nodes {
             self.network.asleep.insert(*node);
@@ -219,11 +241,16 @@ impl World {
         nodes.iter().zip(stopped).for_each(|(node, mono_us)| self.wake(*node, Some(mono_us)));
     }
 
+    /// Returns cluster time at a node, if the node runs and knows it.
+    fn cluster_ms(&self, node: usize) -> Option<Ms> {
+        let process = &self.processes[node];
+        process.life.as_ref().and_then(|life| life.node.cluster_ms(process.clocks.at(self.now_us)))
+    }
+
     /// Checks that these nodes know cluster time, and that it is off by at most a second.
     fn expect_right_time(&self, nodes: &[usize]) -> Result<(), String> {
         for node in nodes {
-            let time = self.processes[*node].clocks.at(self.now_us);
-            let cluster_ms = self.processes[*node].life.as_ref().and_then(|life| life.node.cluster_ms(time));
+            let cluster_ms = self.cluster_ms(*node);
             let real_ms = Us(EPOCH_US as u64 + self.now_us).to_ms();
             if cluster_ms.is_none_or(|cluster_ms| cluster_ms.0.abs_diff(real_ms.0) > 1_000) {
                 return Err(format!("cluster time is {cluster_ms:?} at node {}, and real time {real_ms}", node + 1));

@@ -2,13 +2,12 @@
 //! that has lost a part of it does not take part until it has learned that part.
 
 use super::expect;
-use crate::damage::rot_checkpoint;
+use crate::damage::{rot_checkpoint, rot_value};
 use crate::process::{Lost, Process, RunningProcess};
 use crate::shell::End;
 use crate::world::{Event, World};
 use bytes::Bytes;
-use paxoi::storage::disk::Disk;
-use paxoi::storage::wal::{Lsn, is_segment};
+use paxoi::storage::wal::Lsn;
 use paxoi::verify::{Action, Outcome};
 
 impl World {
@@ -101,21 +100,7 @@ pub(super) fn lost_vote(world: &mut World) -> Result<(), String> {
     world.set(0, "before");
     expect(&world.told(0)?, &Outcome::Done)?;
     world.choose_without_the_second(VALUE)?;
-    let disk = &world.processes[2].disk;
-    let names = disk.list().unwrap_or_default();
-    let mut rotten = 0;
-    for name in names.iter().filter(|name| is_segment(name)) {
-        let Some(mut content) = disk.content(name) else { continue };
-        let places = content.windows(VALUE.len()).enumerate();
-        let places: Vec<usize> =
-            places.filter(|(_, bytes)| *bytes == VALUE.as_bytes()).map(|(place, _)| place).collect();
-        places.iter().for_each(|place| content[*place] ^= 1);
-        rotten += places.len();
-        disk.set_content(name, content);
-    }
-    if rotten != 1 {
-        return Err(format!("the value is {rotten} times in the log: the scenario tests nothing"));
-    }
+    rot_value(&world.processes[2].disk, VALUE)?;
     world.return_with_less(VALUE)
 }
 

@@ -1,8 +1,10 @@
-//! Slow disks, and disks that do not answer.
+//! Slow disks, disks that do not answer, and a value that rots while its node runs.
 
 use super::expect;
+use crate::damage::rot_value;
 use crate::shell::End;
 use crate::world::World;
+use bytes::Bytes;
 use paxoi::verify::{Action, Outcome};
 
 /// The leader of five nodes reaches two others, and the disk of one of them does not answer. The other one and the two
@@ -79,6 +81,29 @@ pub(super) fn candidate_with_a_stuck_disk(world: &mut World) -> Result<(), Strin
     world.end(0, End::Kill);
     world.until("the second node campaigns", |world| world.oracle.is_promising(1))?;
     world.elect_within(4_000_000, &[2, 3, 4])
+}
+
+/// A value rots in the leader's log while the leader runs. A node that was away reaches only the leader at first. It must
+/// not get the rotten value, but wait for another node's copy.
+pub(super) fn value_rots_while_the_node_runs(world: &mut World) -> Result<(), String> {
+    const VALUE: &str = "a value that rots";
+    world.found()?;
+    world.connect(0, 0)?;
+    world.end(2, End::Kill);
+    world.set(0, VALUE);
+    expect(&world.told(0)?, &Outcome::Done)?;
+    world.request(0, &["INCR", "c"], "c", Action::IncrementBy(1));
+    expect(&world.told(0)?, &Outcome::Integer(1))?;
+    world.wait(100_000);
+    rot_value(&world.processes[0].disk, VALUE)?;
+    world.processes[0].rotten = true;
+    world.network.block(1, 2);
+    world.start(2);
+    world.wait(1_000_000);
+    world.heal();
+    world.connect(1, 2)?;
+    world.get(1, "s");
+    expect(&world.told(1)?, &Outcome::Value(Bytes::from_static(VALUE.as_bytes())))
 }
 
 impl World {
