@@ -48,6 +48,17 @@ pub const HEALTHY_MS_MIN: Ms = Ms(10_000);
 pub const HANDOVERS_MAX: usize = 64;
 /// Interval between searches for groups to hand over.
 pub const HANDOVER_MS: Ms = Ms(500);
+/// Minimum requests in [`HANDOVER_MS`] of a group that follows its clients. With fewer, chance decides who sends most.
+pub const DEMAND_MIN: u64 = 20;
+/// Minimum share of a group's requests in [`HANDOVER_MS`], in percent, of the member that becomes its home.
+pub const DEMAND_PERCENT: u64 = 80;
+/// Number of periods of [`HANDOVER_MS`] in a row after which such a member becomes the group's home.
+pub const FOLLOW_PERIODS: u32 = 2;
+/// Number of such periods in a row after which a home that sends too little is none any more. Also the number of periods
+/// for which a leader keeps a group before it gives it back, and the first rest of a group that was handed to its home.
+pub const HOME_PERIODS: u32 = 20;
+/// Maximum rest of a group between two handovers to its home, in such periods: ten minutes.
+pub const REST_PERIODS_MAX: u32 = 1_200;
 /// Time for which a removed node must reach a majority before it stops, so that the others learn its values.
 pub const REMOVED_MS: Ms = Ms(1_000);
 /// Maximum time for which a leader proposes nothing while it hands a group over. Two round trips are added to it.
@@ -302,6 +313,40 @@ impl std::fmt::Display for ReadMode {
     }
 }
 
+/// The way in which the leaders of the groups are chosen while all members can lead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LeaderMode {
+    /// Each member leads an equal part of the groups.
+    #[default]
+    Even,
+    /// A group is led by the member whose clients send it most of its requests, and otherwise by its preferred leader.
+    Follow,
+}
+
+impl LeaderMode {
+    /// Returns the way that this setting of a node stands for.
+    #[must_use]
+    pub fn of(demand_min: Option<u64>) -> LeaderMode {
+        if demand_min.is_some() { LeaderMode::Follow } else { LeaderMode::Even }
+    }
+
+    /// Returns the setting of a node.
+    #[must_use]
+    pub fn demand_min(self) -> Option<u64> {
+        (self == LeaderMode::Follow).then_some(DEMAND_MIN)
+    }
+}
+
+impl std::fmt::Display for LeaderMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            LeaderMode::Follow => "follow",
+            LeaderMode::Even => "even",
+        })
+    }
+}
+
 /// The settings of a node, given at its start.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -318,6 +363,9 @@ pub struct NodeConfig {
     pub groups: u32,
     /// The method that makes reads linearizable.
     pub reads: ReadMode,
+    /// Groups follow their clients, if they have at least this many requests in [`HANDOVER_MS`]; `None`: they do not, and
+    /// their preferred leaders lead them.
+    pub demand_min: Option<u64>,
     /// Time limit of a command or read, after which its client gets an error.
     pub client_timeout_ms: Ms,
     /// Time without a request after which a client is closed; 0 for never. CONFIG SET `timeout` changes it.
@@ -392,6 +440,7 @@ impl NodeConfig {
             join: Vec::new(),
             groups: 1,
             reads: ReadMode::Quorum,
+            demand_min: None,
             client_timeout_ms: Ms(5_000),
             idle_ms_max: Ms(0),
             session_ttl_ms: Ms(60_000),

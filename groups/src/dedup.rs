@@ -25,6 +25,12 @@ impl DedupTable {
         }
     }
 
+    /// Returns the last applied id of each origin.
+    #[must_use]
+    pub fn all(&self) -> &[CommandId] {
+        &self.0
+    }
+
     /// Returns the last applied id of `origin`.
     #[must_use]
     pub fn last(&self, origin: NodeId) -> Option<CommandId> {

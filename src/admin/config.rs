@@ -43,6 +43,8 @@ pub struct ConfigView {
     pub groups: u32,
     /// How reads are made linearizable: `quorum`, `lease` or `log`.
     pub reads: String,
+    /// How leaders are chosen.
+    pub leaders: String,
     /// This node's id.
     pub node_id: u32,
     /// Seconds without a request after which a client is closed; 0 for never.
@@ -250,6 +252,7 @@ static PARAMETERS: &[Parameter] = &[
     immutable("databases", "1"),
     shown("dir", |view| view.dir.as_str().into()),
     shown("groups", |view| view.groups.to_string().into()),
+    shown("leaders", |view| view.leaders.as_str().into()),
     Parameter {
         name: "maxclients",
         value: Value::Shown(|view| view.max_clients.to_string().into()),
@@ -307,6 +310,7 @@ mod tests {
             session_ttl_ms: Ms(3_600_000),
             groups: 16,
             reads: "quorum".into(),
+            leaders: "even".into(),
             node_id: 2,
             idle_seconds_max: 0,
             kept: CompatValues::from([("hz", "20".to_owned())]),

@@ -126,6 +126,7 @@ fn config(disk: &dyn Disk, identity: &Identity, birth: &BirthRecord) -> NodeConf
         join: Vec::new(),
         groups: birth.groups,
         reads: ReadMode::Quorum,
+        demand_min: None,
         client_timeout_ms: Ms(5_000),
         idle_ms_max: Ms(0),
         session_ttl_ms: birth.session_ttl_ms,

@@ -51,6 +51,9 @@ pub struct LocalArgs {
     /// Passed on to each node: how reads are made linearizable
     #[arg(long, value_enum)]
     pub reads: Option<crate::config::ReadMode>,
+    /// Passed on to each node: whether a group is led where most of its requests come in
+    #[arg(long, value_enum)]
+    pub leaders: Option<crate::config::LeaderMode>,
     /// Passed on to each node: log length above which checkpoints are made and the log is trimmed
     #[arg(long, value_name = "BYTES")]
     pub checkpoint_log_bytes: Option<String>,
@@ -167,6 +170,9 @@ fn spawn(args: &LocalArgs, groups: u32, number: u16, address: &str, members: &st
     }
     if let Some(reads) = args.reads {
         words.extend(["--reads".to_owned(), reads.to_string()]);
+    }
+    if let Some(leaders) = args.leaders {
+        words.extend(["--leaders".to_owned(), leaders.to_string()]);
     }
     let mut process = Command::new(&program)
         .args(&words)

@@ -2,7 +2,7 @@
 
 use super::signals;
 use crate::config::{
-    CheckpointConfig, FRAGMENT_BYTES, GROUPS_MAX, NodeConfig, ReadMode, VALUE_BYTES_LIMIT, VALUE_BYTES_MAX,
+    CheckpointConfig, FRAGMENT_BYTES, GROUPS_MAX, LeaderMode, NodeConfig, ReadMode, VALUE_BYTES_LIMIT, VALUE_BYTES_MAX,
 };
 use crate::duration;
 use crate::endpoint::Endpoint;
@@ -55,6 +55,9 @@ pub struct ServeArgs {
     /// How reads are made linearizable; leases need clocks that drift by less than 10 % [default: quorum]
     #[arg(long, env = "PAXOI_READS", value_enum)]
     pub reads: Option<ReadMode>,
+    /// Whether the groups are divided equally, or each is led where most of its requests come in [default: even]
+    #[arg(long, env = "PAXOI_LEADERS", value_enum)]
+    pub leaders: Option<LeaderMode>,
     /// Time limit of a command, after which its client gets an error [default: 5s]
     #[arg(long, env = "PAXOI_CLIENT_TIMEOUT", value_name = "TIME")]
     pub client_timeout: Option<String>,
@@ -155,6 +158,7 @@ impl ServeArgs {
             join,
             groups,
             reads: args.reads.unwrap_or_default(),
+            demand_min: args.leaders.unwrap_or_default().demand_min(),
             client_timeout_ms: millis("--client-timeout", args.client_timeout.as_deref().unwrap_or("5s"))?,
             idle_ms_max: Ms(0),
             session_ttl_ms: millis("--session-ttl", args.session_ttl.as_deref().unwrap_or("1h"))?,
@@ -214,6 +218,7 @@ impl ServeArgs {
             announce_address: self.announce_address.or(file.announce_address),
             groups: self.groups.or(file.groups),
             reads: self.reads.or(file.reads),
+            leaders: self.leaders.or(file.leaders),
             client_timeout: self.client_timeout.or(file.client_timeout),
             session_ttl: self.session_ttl.or(file.session_ttl),
             max_clients: self.max_clients.or(file.max_clients),

@@ -136,6 +136,7 @@ impl Core<'_> {
             session_ttl_ms: self.session_ttl_ms(),
             groups: self.group_count(),
             reads: self.config.reads.to_string(),
+            leaders: crate::config::LeaderMode::of(self.config.demand_min).to_string(),
             node_id: self.identity.node.0,
             idle_seconds_max: self.config.idle_ms_max.0 / 1_000,
             kept: self.process_info.kept.clone(),

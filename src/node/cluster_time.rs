@@ -110,7 +110,8 @@ struct Electorate<'a> {
     voters: &'a Members,
     /// Connected voters that speak a version without clocks.
     silent: usize,
-    /// The latest time of any group, or of the birth, in unix milliseconds. Real time is unlikely to be before it.
+    /// The latest time of any group, in unix milliseconds; before the first value, that of the birth. Real time is
+    /// unlikely to be before it.
     latest_ms: Ms,
 }
 
@@ -181,7 +182,8 @@ impl ClusterTime {
         self.others.len() <= self.silent
     }
 
-    /// Returns the median of the clocks that are known, in unix milliseconds. Called when all are that are told.
+    /// Returns the median of the clocks that are known, in unix milliseconds. It is that of the cluster if
+    /// [`ClusterTime::knows_all`] returns true and all members tell their clocks.
     pub(super) fn median_ms(&self, time: Time) -> Ms {
         let mut clocks: Vec<i64> = self.counting().map(|reading| reading.clock_us).chain([own_offset(time)]).collect();
         clocks.sort_unstable();
@@ -403,7 +405,8 @@ impl ClusterTime {
         let is_old = |peer: &&Peer| peer.version() < Versions::CLOCKS && peers.voters().contains(peer.id());
         let silent = peers.linked().filter(is_old).count();
         // Reading all groups takes time, and is needed only to make a cluster time.
-        let latest_ms = if self.is_founded() { Ms(0) } else { engine.latest_ms().max(born_ms) };
+        let latest_ms = if self.is_founded() { Ms(0) } else { engine.latest_ms() };
+        let latest_ms = if latest_ms == Ms(0) { born_ms } else { latest_ms };
         self.steer(Electorate { me, voters: peers.voters(), silent, latest_ms }, is_born, time);
         if self.watch(me, time.mono_ms()) {
             self.watch_groups(self.groups_lead_ms(engine, time));

@@ -64,6 +64,20 @@ fn a_group_is_not_moved_to_a_node_that_is_not_there() {
 }
 
 #[test]
+fn the_node_whose_clients_send_all_requests_leads_all_groups_until_they_stop() {
+    let _turn = turn();
+    let cluster = Cluster::start(3, 6, &["--leaders", "follow"]);
+    let address = cluster.address(3).to_string();
+    wait_for("all groups at node 3", READY_MAX * 3, || {
+        assert_eq!(run(&["bench", "--connect", &address, "--duration", "1s"]).code, 0);
+        (led(&cluster, 3) == 6).then_some(())
+    });
+    for id in cluster.ids() {
+        cluster.wait_for_info(id, "it leads its share again", |info| info.number("groups_led") == 2);
+    }
+}
+
+#[test]
 fn a_drained_node_leads_nothing_until_that_is_undone() {
     let _turn = turn();
     let cluster = Cluster::start(3, 6, LEASE);

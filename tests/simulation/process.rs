@@ -34,8 +34,10 @@ pub(crate) struct Shape {
     pub(crate) spares: usize,
     pub(crate) groups: u32,
     pub(crate) reads: ReadMode,
-    /// Every node with an even id uses `ReadMode::Quorum` instead.
+    /// Every node with an even id uses `ReadMode::Quorum` instead, and its groups follow nobody.
     pub(crate) mixed: bool,
+    /// See `NodeConfig::demand_min`.
+    pub(crate) demand_min: Option<u64>,
     pub(crate) client_timeout_ms: Ms,
     pub(crate) session_ttl_ms: Ms,
     pub(crate) checkpoints: CheckpointConfig,
@@ -423,6 +425,7 @@ fn config(id: NodeId, shape: &Shape, random: &mut Random) -> NodeConfig {
         join,
         groups: shape.groups,
         reads: if shape.mixed && id.0.is_multiple_of(2) { ReadMode::Quorum } else { shape.reads },
+        demand_min: if shape.mixed && id.0.is_multiple_of(2) { None } else { shape.demand_min },
         client_timeout_ms: shape.client_timeout_ms,
         idle_ms_max: Ms(0),
         session_ttl_ms: shape.session_ttl_ms,

@@ -137,6 +137,7 @@ fn draw(seed: u64, trace: Trace) -> World {
             _ => ReadMode::Quorum,
         },
         mixed: random.chance(200),
+        demand_min: [None, Some(2), Some(5)][Random::new(seed ^ 0x00DE_3A2D).below(3) as usize],
         client_timeout_ms: Ms(random.between(500, 5_000)),
         session_ttl_ms: Ms(if random.chance(300) { random.between(1_000, 5_000) } else { 3_600_000 }),
         checkpoints: CheckpointConfig {

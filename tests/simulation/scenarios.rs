@@ -39,6 +39,8 @@ pub(crate) struct Scenario {
     reads: ReadMode,
     /// Logs are so short that checkpoints are made.
     cuts: bool,
+    /// Leaders follow the clients.
+    follows: bool,
     /// Number of seeds under which it runs: more than one if its result depends on random times.
     pub(crate) seeds: u64,
     /// The scenario is long, and runs only on request.
@@ -48,10 +50,11 @@ pub(crate) struct Scenario {
 /// Returns a scenario with three nodes, one group, and sessions that live for an hour.
 const fn scenario(name: &'static str, steps: fn(&mut World) -> Result<(), String>) -> Scenario {
     let (nodes, spares, groups, session_ttl_ms, reads) = (3, 0, 1, Ms(3_600_000), ReadMode::Quorum);
-    Scenario { name, steps, nodes, spares, groups, session_ttl_ms, reads, cuts: false, seeds: 1, is_long: false }
+    let (cuts, follows, seeds, is_long) = (false, false, 1, false);
+    Scenario { name, steps, nodes, spares, groups, session_ttl_ms, reads, cuts, follows, seeds, is_long }
 }
 
-pub(crate) const SCENARIOS: [Scenario; 53] = [
+pub(crate) const SCENARIOS: [Scenario; 55] = [
     scenario("paused-leader-reads", paused_leader_reads),
     scenario("half-cut-leader-reads", half_cut_leader_reads),
     Scenario { reads: ReadMode::Lease, ..scenario("paused-leader-with-a-lease", leases::paused_leader_with_a_lease) },
@@ -60,6 +63,16 @@ pub(crate) const SCENARIOS: [Scenario; 53] = [
     Scenario { reads: ReadMode::Lease, ..scenario("handover-during-a-lease", leases::handover_during_a_lease) },
     scenario("reads-during-handovers", handover::reads_during_handovers),
     scenario("claim-of-the-new-leader-is-late", handover::claim_of_the_new_leader_is_late),
+    Scenario {
+        groups: 3,
+        follows: true,
+        ..scenario("leaders-follow-their-clients", handover::leaders_follow_their_clients)
+    },
+    Scenario {
+        groups: 3,
+        follows: true,
+        ..scenario("leaders-follow-to-a-node-that-does-not", handover::leaders_follow_to_a_node_that_does_not)
+    },
     scenario("fast-leader-for-a-moment", clocks::fast_leader_for_a_moment),
     scenario("born-while-the-first-is-fast", clocks::born_while_the_first_is_fast),
     scenario("born-while-the-last-is-fast", clocks::born_while_the_last_is_fast),
@@ -131,6 +144,7 @@ impl Scenario {
             groups: self.groups,
             reads: self.reads,
             mixed: false,
+            demand_min: self.follows.then_some(5),
             client_timeout_ms: Ms(5_000),
             session_ttl_ms: self.session_ttl_ms,
             checkpoints: if self.cuts { short } else { CheckpointConfig::default() },

@@ -55,6 +55,7 @@ impl Single {
             join: Vec::new(),
             groups,
             reads,
+            demand_min: Some(1),
             client_timeout_ms: Ms(3_600_000),
             idle_ms_max: Ms(0),
             session_ttl_ms: Ms(3_600_000),

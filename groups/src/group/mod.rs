@@ -33,7 +33,7 @@ use crate::members::Tally;
 use crate::membership::{ChangeError, Membership};
 use crate::origin::OriginQueue;
 use crate::reads::ReadQueue;
-use crate::{Ballot, Effect, GroupId, Instance, Message, Ms, NodeId, Value};
+use crate::{Ballot, CommandId, Effect, GroupId, Instance, Message, Ms, NodeId, Value};
 use electing::{Election, PreCandidate};
 use leading::Leadership;
 use learning::Learning;
@@ -287,6 +287,12 @@ impl Group {
     #[must_use]
     pub fn preferred(&self) -> NodeId {
         self.membership.voters().preferred(self.settings.id.0, self.settings.groups)
+    }
+
+    /// Returns the last applied command of each origin.
+    #[must_use]
+    pub fn last_commands(&self) -> &[CommandId] {
+        self.dedup.all()
     }
 
     /// Takes `value` as chosen at `next`: hands it to the state machine, and moves the group to the following instance.

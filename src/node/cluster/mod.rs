@@ -3,6 +3,7 @@
 //! command after any failure, here or at another node.
 
 mod birth;
+mod demand;
 mod joining;
 mod members;
 mod placement;

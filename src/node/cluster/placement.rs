@@ -1,10 +1,12 @@
-//! Placement of leaders. Groups return to their preferred leaders, leave a drained node, and go to the member that an
-//! operator names. A drained node campaigns only where no other node can lead.
+//! Placement of leaders. Groups go to the member whose clients use them (`demand`), or else return to their preferred
+//! leaders. They leave a drained node, and go to the member that an operator names. A drained node campaigns only where
+//! no other node can lead.
 //!
 //! An operator may ask any node. The leader of the group carries the move out, or answers why it does not. The node
 //! that was asked answers its client once it sees the new leader itself. If another leader appears meanwhile, the node
 //! asks that leader.
 
+use super::demand::{Demand, Wish};
 use super::{ClusterContext, DecisionView};
 use crate::config::{
     HANDOVER_HOLD_MS, HANDOVER_MS, HANDOVERS_MAX, HEALTHY_MS_MIN, MOVES_MAX, NODE_MESSAGE_BYTES_MAX, SYNC_MS_MAX,
@@ -37,6 +39,7 @@ pub(in crate::node) struct Placement {
     requested: Vec<RequestedMove>,
     /// Moves of groups that this node leads.
     moves: Vec<Moving>,
+    demand: Demand,
 }
 
 /// A move that a client of this node waits for.
@@ -219,14 +222,48 @@ impl Placement {
     pub(in crate::node) fn tick(&mut self, cx: &mut ClusterContext<'_>) {
         self.tick_moves(cx);
         self.tick_requested(cx);
+        if let Some(requests_min) = cx.config.demand_min {
+            let groups = self.demand.look(cx.view(), requests_min);
+            cx.engine.clear_readers(groups);
+        }
         if cx.time.mono_ms() < self.handed_ms + HANDOVER_MS {
             return;
         }
         self.handed_ms = cx.time.mono_ms();
-        let misplaced = if self.draining { cx.view().given_away() } else { cx.view().misplaced() };
+        let misplaced = if self.draining { cx.view().given_away() } else { self.misplaced(cx) };
         for (group, to) in misplaced {
+            tracing::debug!("group {group} should be led by node {to}: handing it over");
             cx.invite(group, to, false);
         }
+    }
+
+    /// Returns the groups that this node leads and another member should lead: the group's home, or else its preferred
+    /// leader. Only members that have been healthy for [`HEALTHY_MS_MIN`] count, and no group that an operator moves.
+    fn misplaced(&mut self, cx: &ClusterContext<'_>) -> Vec<(GroupId, NodeId)> {
+        let (view, me, demand, moves) = (cx.view(), cx.identity.node, &mut self.demand, &self.moves);
+        let (follows, healthy) = (cx.config.demand_min.is_some(), view.healthy());
+        let mut misplaced = Vec::new();
+        for group in view.engine.groups().filter(|group| group.leads().is_some() && !group.is_to_stay()) {
+            let (id, voters) = (group.id(), group.membership().voters());
+            let can_lead = |to: NodeId| healthy.contains(&to) && voters.contains(to);
+            let wish = if follows { demand.wish(id, me, can_lead) } else { Wish::GiveBack };
+            let to = match wish {
+                Wish::Keep => continue,
+                Wish::Follow(home) => home,
+                Wish::GiveBack => group.preferred(),
+            };
+            if to == me || !can_lead(to) || moves.iter().any(|moving| moving.group == id) {
+                continue;
+            }
+            if wish == Wish::Follow(to) {
+                demand.on_handed(id);
+            }
+            misplaced.push((id, to));
+            if misplaced.len() >= HANDOVERS_MAX {
+                break;
+            }
+        }
+        misplaced
     }
 
     fn tick_moves(&mut self, cx: &mut ClusterContext<'_>) {
@@ -328,21 +365,14 @@ impl DecisionView<'_> {
         Some(format!("node {to} {reason}"))
     }
 
-    /// Returns the groups whose preferred leader is another member that has been healthy for [`HEALTHY_MS_MIN`].
-    fn misplaced(&self) -> Vec<(GroupId, NodeId)> {
-        let me = self.me;
+    /// Returns the other members that have been healthy for [`HEALTHY_MS_MIN`].
+    fn healthy(&self) -> Vec<NodeId> {
         let is_healthy = |peer: &&Peer| {
             let since_ms = peer.healthy_since_ms();
             since_ms.is_some_and(|since_ms| self.time.mono_ms() >= since_ms + HEALTHY_MS_MIN)
                 && !(peer.is_draining() || peer.is_loading())
         };
-        let healthy: Vec<NodeId> = self.peers.iter().filter(is_healthy).map(|peer| peer.id()).collect();
-        (self.engine.groups())
-            .filter(|group| group.leads().is_some() && group.preferred() != me && !group.is_to_stay())
-            .filter(|group| healthy.contains(&group.preferred()))
-            .map(|group| (group.id(), group.preferred()))
-            .take(HANDOVERS_MAX)
-            .collect()
+        self.peers.iter().filter(is_healthy).map(|peer| peer.id()).collect()
     }
 
     /// Deals the groups that this node leads to the members that can take them over, at most [`HANDOVERS_MAX`] per

@@ -7,14 +7,17 @@
 //! commands   queued commands, and the ticket of each       reads       open reads, and the leadership queries for them
 //! uploads    large commands in parts                       log_queue   records and messages that wait for the disk
 //! effects    applies the effects of the groups             admission   admission and refusal of commands
-//! members    reports of other members about the groups
+//! members    reports of other members about the groups     readers     who reads from each group
+//! log        the log's queue, for the rest of the node
 //! ```
 
 mod admission;
 mod commands;
 mod effects;
+mod log;
 mod log_queue;
 mod members;
+mod readers;
 mod reads;
 mod uploads;
 
@@ -24,7 +27,7 @@ pub(super) use uploads::UploadNeeds;
 
 use super::ticket::Ticket;
 use super::wire::NodeMessage;
-use super::{NodeConfig, Space, Time};
+use super::{NodeConfig, Time};
 use crate::admin::stats::Stats;
 use crate::config::LARGE_INPUT_BYTES;
 use crate::gate::GatedMessage;
@@ -45,8 +48,10 @@ use groups::{
     Snapshot, Us, WorkBudget,
 };
 use log_queue::LogQueue;
+use readers::Readers;
 use reads::PendingReads;
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use uploads::OutgoingUploads;
 
 /// Maximum bytes of memory that the buffer for the encodings of reads keeps.
@@ -119,6 +124,7 @@ pub(super) struct Engine {
     log: LogQueue,
     commands: Commands,
     reads: PendingReads,
+    readers: Readers,
     uploads: OutgoingUploads,
     reach: Reach,
     /// Another member executes the commands of this node's clients: the limits of the queues here do not apply to them.
@@ -159,6 +165,7 @@ impl Engine {
             log: LogQueue::new(),
             commands: Commands::default(),
             reads: PendingReads::new(identity.start),
+            readers: Readers::default(),
             uploads: OutgoingUploads::new(identity, config),
             reach: Reach::default(),
             is_passing_on: false,
@@ -179,6 +186,7 @@ impl Engine {
         self.shard = Shard::new(groups);
         self.commands.set_groups(count);
         self.reads.set_groups(count);
+        self.readers.set_groups(count);
         self.changes.membership_since = vec![Instance(0); count as usize];
         self.changes.members_lsn.get_or_insert(Lsn(0));
     }
@@ -372,8 +380,19 @@ impl Engine {
     /// Begins a read, which waits until it is confirmed and its instance is applied.
     pub(super) fn read(&mut self, read: Read) {
         let group = read.group;
+        self.readers.on_read(group, self.me);
         let id = self.reads.insert(read);
         self.shard.read(group, id);
+    }
+
+    /// See [`Readers::of`].
+    pub(super) fn readers(&self, group: GroupId) -> &[(NodeId, u64)] {
+        self.readers.of(group)
+    }
+
+    /// See [`Readers::clear`].
+    pub(super) fn clear_readers(&mut self, groups: Range<usize>) {
+        self.readers.clear(groups);
     }
 
     /// Begins a long read that is answered from this node's local state, which may be stale.
@@ -384,80 +403,6 @@ impl Engine {
     /// Returns the number of reads that are not answered.
     pub(super) fn reads(&self) -> usize {
         self.reads.len()
-    }
-
-    // The log.
-
-    pub(super) fn persist(&mut self, record: wal::Record) -> Lsn {
-        self.log.persist(record)
-    }
-
-    /// Notes that the log is durable up to `lsn` after a sync of `sync_us`, and sends the messages that waited for that.
-    pub(super) fn on_durable(&mut self, lsn: Lsn, sync_us: Us, ports: &mut impl Ports) {
-        let mut released = std::mem::take(&mut self.release_buffer);
-        self.log.on_durable(lsn, sync_us, &mut released);
-        let (_, mut effects) = self.split(ports);
-        released.drain(..).for_each(|gated| effects.send_now(gated));
-        self.release_buffer = released;
-    }
-
-    /// See [`LogQueue::gathered_lsn`].
-    pub(super) fn gathered_lsn(&self) -> Lsn {
-        self.log.gathered_lsn()
-    }
-
-    /// See [`LogQueue::durable_lsn`].
-    pub(super) fn durable_lsn(&self) -> Lsn {
-        self.log.durable_lsn()
-    }
-
-    /// Returns true if the disk keeps up.
-    pub(super) fn is_disk_in_time(&self, now_ms: Ms) -> bool {
-        self.log.is_in_time(now_ms)
-    }
-
-    /// Returns true if the disk seems not to answer at all.
-    pub(super) fn is_disk_silent(&self, now_ms: Ms) -> bool {
-        self.log.is_silent(now_ms)
-    }
-
-    /// Returns the bytes of all records that went to the log since the start.
-    pub(super) fn logged_bytes(&self) -> u64 {
-        self.log.logged_bytes()
-    }
-
-    pub(super) fn space(&self) -> &Space {
-        self.log.space()
-    }
-
-    pub(super) fn set_space(&mut self, space: Space) {
-        self.log.set_space(space);
-    }
-
-    /// Returns the bytes of the records that the disk works on, and of those in the next batch.
-    #[cfg(test)]
-    pub(super) fn unlogged_bytes(&self) -> usize {
-        self.log.waiting_bytes()
-    }
-
-    /// See [`LogQueue::turn_took`].
-    pub(super) fn turn_took(&mut self, turn_us: Us) {
-        self.log.turn_took(turn_us);
-    }
-
-    /// Returns true if proposals wait until the log has synced a batch.
-    pub(super) fn holds_proposals(&self) -> bool {
-        self.shard.has_held() && self.log.is_syncing()
-    }
-
-    /// See [`LogQueue::note_input`].
-    pub(super) fn note_input(&mut self) {
-        self.log.note_input();
-    }
-
-    /// See [`LogQueue::next_batch`].
-    pub(super) fn next_batch(&mut self, now_us: Us) -> Option<wal::Batch> {
-        self.log.next_batch(now_us)
     }
 
     // A turn.
@@ -498,6 +443,7 @@ impl Engine {
 
     /// Ends the turn: later work counts for the next turn.
     pub(super) fn end_turn(&mut self) {
+        self.readers.end_turn();
         self.work = WorkBudget::steps(self.turn_steps);
     }
 

@@ -218,6 +218,7 @@ impl Engine {
                 answer = LeadershipAnswer::Holds;
             }
             if matches!(answer, LeadershipAnswer::Leads(_)) {
+                self.readers.on_question(group, from);
                 self.quiet_step(group, ports, |group, effects| group.announce(from, effects));
                 if self.holds_lease(group, ports, time) {
                     answers.leased.push(group);

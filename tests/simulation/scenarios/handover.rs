@@ -1,6 +1,8 @@
 //! Scenarios of leader transfers while keys of the group are read. Clients do not notice them.
 
 use crate::world::World;
+use bytes::Bytes;
+use paxoi::verify::Action;
 
 /// Number of leader transfers.
 const ROUNDS: u64 = 40;
@@ -73,5 +75,75 @@ impl World {
     fn round(&self, node: usize) -> u64 {
         let life = self.processes[node].life.as_ref();
         life.and_then(|life| life.node.shard().groups().next()).map_or(0, |group| group.promised().round)
+    }
+}
+
+/// A client of the third node writes all keys, then one of the second node reads them: their node leads all groups soon.
+/// When there are no more commands, each group goes back to its preferred leader. No group moves more often than that.
+pub(super) fn leaders_follow_their_clients(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    // The others must have been healthy for 10 s.
+    world.wait(11_000_000);
+    (0..2).try_for_each(|client| world.connect(client, [2, 1][client]))?;
+    let mut count = 0;
+    for (client, node) in [(0, 2), (1, 1)] {
+        world.until("the clients' node leads all groups", |world| {
+            if world.is_idle(client) {
+                count += 1;
+                let key = format!("k{}", count % 40);
+                if client == 0 {
+                    world.request(0, &["SET", &key, "v"], &key, Action::Set(Bytes::from_static(b"v")));
+                } else {
+                    world.get(1, &key);
+                }
+            }
+            world.led(node) == 3
+        })?;
+    }
+    world.wait(11_000_000);
+    world.until("the groups are divided again", |world| (0..3).all(|node| world.led(node) == 1))?;
+    world.wait(20_000_000);
+    world.expect_few_elections(4)
+}
+
+/// All clients use the second node, which gives each group back to its preferred leader at once, like an older program.
+/// The others must not go on handing it their groups.
+pub(super) fn leaders_follow_to_a_node_that_does_not(world: &mut World) -> Result<(), String> {
+    world.shape.mixed = true;
+    world.found()?;
+    world.wait(11_000_000);
+    world.connect(0, 1)?;
+    let end_us = world.now_us + 60_000_000;
+    let mut count = 0;
+    while world.now_us < end_us {
+        count += 1;
+        let key = format!("k{}", count % 40);
+        world.request(0, &["SET", &key, "v"], &key, Action::Set(Bytes::from_static(b"v")));
+        world.told(0)?;
+        world.wait(10_000);
+    }
+    if world.elections().iter().all(|round| *round == 1) {
+        return Err("no group followed: the scenario tests nothing".to_owned());
+    }
+    // The groups follow after 1 s, 10 s, 20 s and 40 s at most.
+    world.expect_few_elections(10)
+}
+
+impl World {
+    /// Returns the rounds of the leaders' ballots: the number of elections in each group.
+    fn elections(&self) -> Vec<u64> {
+        let lives = self.processes.iter().filter_map(|process| process.life.as_ref());
+        lives.flat_map(|life| life.node.shard().groups()).filter_map(|group| Some(group.leads()?.round)).collect()
+    }
+
+    fn expect_few_elections(&self, max: u64) -> Result<(), String> {
+        let rounds = self.elections();
+        if rounds.iter().all(|round| *round <= max) { Ok(()) } else { Err(format!("elections by group: {rounds:?}")) }
+    }
+
+    /// Returns the number of groups that a node leads.
+    fn led(&self, node: usize) -> usize {
+        let life = self.processes[node].life.as_ref();
+        life.map_or(0, |life| life.node.shard().groups().filter(|group| group.leads().is_some()).count())
     }
 }
