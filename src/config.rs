@@ -42,7 +42,7 @@ pub const DISKS_MS_MAX: Ms = Ms(3_000);
 pub const REACH_GRACE_MS: Ms = Ms(1_000);
 /// Replaces [`REACH_GRACE_MS`] after a start, while the members find each other.
 pub const REACH_START_MS: Ms = Ms(3_000);
-/// Time that a preferred leader must have been healthy before its groups go back to it.
+/// Time that a member must have been healthy before groups go to it that it should lead.
 pub const HEALTHY_MS_MIN: Ms = Ms(10_000);
 /// Maximum number of groups handed over at a time, so that a restart does not cause a wave of elections.
 pub const HANDOVERS_MAX: usize = 64;

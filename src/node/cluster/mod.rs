@@ -248,8 +248,8 @@ impl Cluster {
         self.placement.preferred_leaders(cx.view())
     }
 
-    /// Applies the time limits of moves, and hands groups over: to their preferred leaders, or away from a drained
-    /// node.
+    /// Applies the time limits of moves, and hands groups over: to the members that should lead them, or away from a
+    /// drained node.
     pub(super) fn tick_placement(&mut self, cx: &mut ClusterContext<'_>) {
         self.placement.tick(cx);
     }
