@@ -321,9 +321,10 @@ fn read_copy(disk: &dyn Disk, name: &str) -> io::Result<Copy> {
 }
 
 fn encode(identity: &Identity) -> Vec<u8> {
-    let born_ms = identity.birth.as_ref().map(|record| record.born_ms);
     let mut body = postcard::to_stdvec(identity).expect("plain data always has an encoding");
-    body.extend(born_ms.into_iter().flat_map(|born_ms| postcard::to_stdvec(&born_ms).expect("a number has one too")));
+    if let Some(record) = &identity.birth {
+        body = postcard::to_extend(&record.born_ms, body).expect("a number has one too");
+    }
     let mut content = MAGIC.to_vec();
     content.extend_from_slice(&VERSION.to_le_bytes());
     content.extend_from_slice(&crc(VERSION, &body).to_le_bytes());

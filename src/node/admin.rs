@@ -11,6 +11,7 @@ use crate::admin::info::{
     self, ClientsView, ClocksView, InfoView, KeyspaceView, MemoryView, PaxosView, PeerView, ServerView, WorkView,
 };
 use crate::admin::kept::CompatValues;
+use crate::config::LeaderMode;
 use crate::kv::Store;
 use crate::kv::reply::Reply;
 use crate::kv::table::{Spec, Verb};
@@ -136,7 +137,7 @@ impl Core<'_> {
             session_ttl_ms: self.session_ttl_ms(),
             groups: self.group_count(),
             reads: self.config.reads.to_string(),
-            leaders: crate::config::LeaderMode::of(self.config.demand_min).to_string(),
+            leaders: LeaderMode::of(self.config.demand_min).to_string(),
             node_id: self.identity.node.0,
             idle_seconds_max: self.config.idle_ms_max.0 / 1_000,
             kept: self.process_info.kept.clone(),

@@ -185,9 +185,10 @@ impl ClusterTime {
     /// Returns the median of the clocks that are known, in unix milliseconds. It is that of the cluster if
     /// [`ClusterTime::knows_all`] returns true and all members tell their clocks.
     pub(super) fn median_ms(&self, time: Time) -> Ms {
-        let mut clocks: Vec<i64> = self.counting().map(|reading| reading.clock_us).chain([own_offset(time)]).collect();
-        clocks.sort_unstable();
-        since_1970(clocks[(clocks.len() - 1) / 2], time).to_ms()
+        let own_us = own_offset(time);
+        let clocks: Vec<i64> = self.counting().map(|reading| reading.clock_us).chain([own_us]).collect();
+        // Of an even number of clocks, the earlier of the two in the middle.
+        since_1970(nearest(&clocks, clocks.len(), i64::MIN).unwrap_or(own_us), time).to_ms()
     }
 
     /// Returns the voters whose clocks are not known, this node not among them.

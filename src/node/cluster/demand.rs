@@ -6,7 +6,7 @@
 //! its origin. For reads it counts the turns in which its own clients read, and the confirmations that others ask for.
 //!
 //! The home can refuse: it may run an older program, or not follow. So a group that came back rests before it is handed
-//! there again, each time for longer. And a new leader keeps a group for some time before it gives it back to the
+//! there again, for longer if it does not stay. And a new leader keeps a group for some time before it gives it back to the
 //! preferred leader.
 
 use super::DecisionView;
@@ -25,7 +25,7 @@ pub(super) struct Demand {
     ticks: usize,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct GroupDemand {
     /// The ballot under which this node leads the group, and the number of periods for which it has.
     ballot: Option<Ballot>,
@@ -41,29 +41,9 @@ struct GroupDemand {
     absent_periods: u32,
     /// The group is being handed to its home.
     is_handed: bool,
-    /// Number of periods until the group may be handed to its home, and the rest after the next time.
+    /// Number of periods for which it rests after it was handed to its home, and the number of those since then.
     rest: u32,
-    next_rest: u32,
-    /// The home that it was handed to last.
-    handed_to: Option<NodeId>,
-}
-
-impl Default for GroupDemand {
-    fn default() -> GroupDemand {
-        GroupDemand {
-            ballot: None,
-            led_periods: 0,
-            seen: Vec::new(),
-            last: None,
-            periods: 0,
-            home: None,
-            absent_periods: 0,
-            is_handed: false,
-            rest: 0,
-            next_rest: HOME_PERIODS,
-            handed_to: None,
-        }
-    }
+    since_handed: u32,
 }
 
 /// What should become of a group that this node leads.
@@ -104,7 +84,7 @@ impl Demand {
         let Some(demand) = self.groups.get(group.index()) else { return Wish::Keep };
         match demand.home {
             Some(home) if home == me => Wish::Keep,
-            Some(home) if can_lead(home) && demand.rest == 0 => Wish::Follow(home),
+            Some(home) if can_lead(home) && demand.since_handed >= demand.rest => Wish::Follow(home),
             Some(home) if can_lead(home) => Wish::Keep,
             _ if demand.led_periods < HOME_PERIODS => Wish::Keep,
             _ => Wish::GiveBack,
@@ -166,7 +146,7 @@ impl GroupDemand {
     /// Ends a period in which `clear` sent most requests.
     fn end_period(&mut self, clear: Option<NodeId>) {
         self.led_periods = self.led_periods.saturating_add(1);
-        (self.rest, self.is_handed) = (self.rest.saturating_sub(1), false);
+        (self.since_handed, self.is_handed) = (self.since_handed.saturating_add(1), false);
         self.periods = if clear == self.last { self.periods.saturating_add(1) } else { 1 };
         self.last = clear;
         self.absent_periods = if clear == self.home { 0 } else { self.absent_periods.saturating_add(1) };
@@ -179,13 +159,13 @@ impl GroupDemand {
 
     /// Ends a period in which this node has lost the group, or has not led it. The next leadership begins with a new count.
     fn on_lost(&mut self) {
+        self.since_handed = self.since_handed.saturating_add(1);
         if self.is_handed {
-            let is_again = self.handed_to == self.home;
-            let rest = if is_again { self.next_rest } else { HOME_PERIODS };
-            (self.rest, self.next_rest) = (rest, (rest * 2).min(REST_PERIODS_MAX));
-            self.handed_to = self.home;
+            let is_soon = self.since_handed < 2 * self.rest;
+            self.rest = if is_soon { (2 * self.rest).min(REST_PERIODS_MAX) } else { HOME_PERIODS };
+            self.since_handed = 0;
         }
-        (self.led_periods, self.is_handed, self.rest) = (0, false, self.rest.saturating_sub(1));
+        (self.led_periods, self.is_handed) = (0, false);
         (self.last, self.periods, self.home, self.absent_periods) = (None, 0, None, 0);
         self.seen.clear();
     }
@@ -248,11 +228,10 @@ mod tests {
         }
         // The first period without leadership is part of the rest.
         assert!(rests.iter().zip(expected).all(|(rest, wanted)| wanted.abs_diff(*rest) <= 2), "{rests:?}");
-        pass(&mut demand, FOLLOW_PERIODS, Some(NodeId(3)));
-        demand.groups[0].rest = 0;
+        pass(&mut demand, 2 * REST_PERIODS_MAX, Some(OTHER));
         demand.on_handed(GROUP);
         demand.groups[0].on_lost();
-        assert!(demand.groups[0].rest < HOME_PERIODS, "another home");
+        assert_eq!(demand.groups[0].rest, HOME_PERIODS, "the last time is long ago");
     }
 
     #[test]

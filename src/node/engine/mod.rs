@@ -165,7 +165,7 @@ impl Engine {
             log: LogQueue::new(),
             commands: Commands::default(),
             reads: PendingReads::new(identity.start),
-            readers: Readers::default(),
+            readers: Readers::new(config.demand_min.is_some()),
             uploads: OutgoingUploads::new(identity, config),
             reach: Reach::default(),
             is_passing_on: false,

@@ -6,8 +6,10 @@ use groups::{GroupId, NodeId};
 use std::ops::Range;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Readers {
+    /// Leaders follow their clients. Otherwise nothing is counted.
+    counts: bool,
     groups: Vec<Counts>,
     /// The number of this turn.
     turn: u64,
@@ -21,9 +23,15 @@ struct Counts {
 }
 
 impl Readers {
+    pub(super) fn new(counts: bool) -> Readers {
+        Readers { counts, groups: Vec::new(), turn: 1 }
+    }
+
     /// Sets the number of groups.
     pub(super) fn set_groups(&mut self, count: u32) {
-        self.groups = vec![Counts::default(); count as usize];
+        if self.counts {
+            self.groups = vec![Counts::default(); count as usize];
+        }
     }
 
     /// Begins the next turn.
@@ -33,9 +41,8 @@ impl Readers {
 
     /// Notes a read of this node's clients.
     pub(super) fn on_read(&mut self, group: GroupId, me: NodeId) {
-        let turn = self.turn + 1;
         let Some(counts) = self.groups.get_mut(group.index()) else { return };
-        if std::mem::replace(&mut counts.read_in, turn) != turn {
+        if std::mem::replace(&mut counts.read_in, self.turn) != self.turn {
             counts.add(me);
         }
     }
@@ -76,7 +83,7 @@ mod tests {
     #[test]
     fn reads_of_a_turn_and_questions_count_once_each() {
         let (me, other, group) = (NodeId(1), NodeId(2), GroupId(1));
-        let mut readers = Readers::default();
+        let mut readers = Readers::new(true);
         readers.set_groups(2);
         for _ in 0..3 {
             (0..10).for_each(|_| readers.on_read(group, me));
@@ -89,5 +96,14 @@ mod tests {
         assert_eq!(readers.of(group).len(), 2, "another range");
         readers.clear(1..2);
         assert!(readers.of(group).is_empty());
+    }
+
+    #[test]
+    fn nothing_is_counted_if_leaders_follow_nobody() {
+        let mut readers = Readers::new(false);
+        readers.set_groups(2);
+        readers.on_read(GroupId(0), NodeId(1));
+        readers.on_question(GroupId(0), NodeId(2));
+        assert!(readers.of(GroupId(0)).is_empty());
     }
 }

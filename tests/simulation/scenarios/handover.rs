@@ -125,7 +125,7 @@ pub(super) fn leaders_follow_to_a_node_that_does_not(world: &mut World) -> Resul
     if world.elections().iter().all(|round| *round == 1) {
         return Err("no group followed: the scenario tests nothing".to_owned());
     }
-    // The groups follow after 1 s, 10 s, 20 s and 40 s at most.
+    // The rests allow three follows and returns in a minute, and one more in progress.
     world.expect_few_elections(10)
 }
 
