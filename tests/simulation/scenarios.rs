@@ -54,7 +54,7 @@ const fn scenario(name: &'static str, steps: fn(&mut World) -> Result<(), String
     Scenario { name, steps, nodes, spares, groups, session_ttl_ms, reads, cuts, follows, seeds, is_long }
 }
 
-pub(crate) const SCENARIOS: [Scenario; 55] = [
+pub(crate) const SCENARIOS: [Scenario; 56] = [
     scenario("paused-leader-reads", paused_leader_reads),
     scenario("half-cut-leader-reads", half_cut_leader_reads),
     Scenario { reads: ReadMode::Lease, ..scenario("paused-leader-with-a-lease", leases::paused_leader_with_a_lease) },
@@ -125,6 +125,7 @@ pub(crate) const SCENARIOS: [Scenario; 55] = [
         ..scenario("power-fails-when-the-removed-node-stops", members::power_fails_when_the_removed_node_stops)
     },
     Scenario { cuts: true, spares: 2, ..scenario("caught-up-by-strangers", cut::caught_up_by_strangers) },
+    Scenario { spares: 2, ..scenario("birth-record-from-strangers", members::birth_record_from_strangers) },
     Scenario { cuts: true, is_long: true, ..scenario("hour-of-overwrites", hour::hour_of_overwrites) },
 ];
 
@@ -222,6 +223,19 @@ impl World {
         self.resume(0);
         self.wait(5_000_000);
         Ok(())
+    }
+
+    /// Cuts a node off from all others: its connections break, and what is in flight on them is lost.
+    fn cut_off(&mut self, node: usize) {
+        for other in (0..self.processes.len()).filter(|other| *other != node) {
+            self.network.block(node, other);
+            self.network.block(other, node);
+        }
+        for (connection, one, other) in self.network.links() {
+            if one == node || other == node {
+                self.after(0, Event::Cut { connection });
+            }
+        }
     }
 
     fn connect(&mut self, client: usize, node: usize) -> Result<(), String> {

@@ -91,8 +91,9 @@ impl HandshakeContext<'_> {
             return refuse(true, removed(from));
         }
         let info = self.peers.roster().info(from);
-        // The sender may have joined while this node was away, if it belongs to a cluster at all.
-        let is_guest = ours.is_some() && hello.cluster.is_some();
+        // The sender may have joined while this node was away, if it belongs to a cluster at all. An initial member that
+        // missed the birth record may know none of the present members, and must take the record from any of them.
+        let is_guest = hello.cluster.is_some() && (ours.is_some() || self.config.join.is_empty());
         if info.is_none() && !is_guest {
             return refuse(false, stranger(from));
         }

@@ -38,7 +38,7 @@ impl World {
     }
 
     /// Asks a node for a change of the members until it is done.
-    fn change_members(&mut self, node: usize, wanted: &[&str]) -> Result<(), String> {
+    pub(super) fn change_members(&mut self, node: usize, wanted: &[&str]) -> Result<(), String> {
         for _ in 0..200 {
             if self.ask_for_members(node, wanted).as_deref() == Some("Ok") {
                 return Ok(());

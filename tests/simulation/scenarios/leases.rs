@@ -95,15 +95,7 @@ pub(super) fn handover_during_a_lease(world: &mut World) -> Result<(), String> {
 /// its vote at once. The leader is cut off.
 pub(super) fn restart_during_a_lease(world: &mut World) -> Result<(), String> {
     world.lease()?;
-    for node in 1..3 {
-        world.network.block(node, 0);
-        world.network.block(0, node);
-    }
-    for (connection, one, other) in world.network.links() {
-        if one == 0 || other == 0 {
-            world.after(0, Event::Cut { connection });
-        }
-    }
+    world.cut_off(0);
     (1..3).for_each(|node| world.end(node, End::Kill));
     (1..3).for_each(|node| world.start(node));
     world.until("another leads", |world| world.leader(1).or(world.leader(2)).is_some())?;

@@ -4,6 +4,7 @@ use super::expect;
 use crate::process::Process;
 use crate::shell::End;
 use crate::world::World;
+use bytes::Bytes;
 use paxoi::verify::Outcome;
 
 /// The third node leads, and is replaced while the first, the preferred leader, is down. It stops when it hears that it
@@ -32,6 +33,36 @@ pub(super) fn power_fails_when_the_removed_node_stops(world: &mut World) -> Resu
     world.connect(1, 1)?;
     world.set(1, "after");
     expect(&world.told(1)?, &Outcome::Done)
+}
+
+/// The third node is cut off before it gets the birth record. When it is reachable again, the two other initial members
+/// are replaced and stopped. It must take the record from members that it has never heard of.
+pub(super) fn birth_record_from_strangers(world: &mut World) -> Result<(), String> {
+    (0..5).for_each(|node| world.start(node));
+    world.until("the first is born", |world| world.processes[0].is_born())?;
+    if world.processes[2].is_born() {
+        return Err("the third was born with the first: the scenario tests nothing".to_owned());
+    }
+    world.cut_off(2);
+    world.until("the second is born", |world| world.processes[1].is_born())?;
+    world.change_members(1, &["REPLACE", "1", "4"])?;
+    world.change_members(3, &["REPLACE", "2", "5"])?;
+    (0..2).for_each(|node| world.end(node, End::Kill));
+    world.until("a new member leads", |world| world.leader(3).or(world.leader(4)).is_some())?;
+    world.connect(0, 3)?;
+    world.set(0, "after");
+    expect(&world.told(0)?, &Outcome::Done)?;
+    if world.processes[2].is_born() {
+        return Err("the third was born while it was cut off".to_owned());
+    }
+    world.heal();
+    world.until("the third is born", |world| world.processes[2].is_born())?;
+    world.ready()?;
+    // The third must also have heard from a majority.
+    world.wait(500_000);
+    world.connect(1, 2)?;
+    world.get(1, "s");
+    expect(&world.told(1)?, &Outcome::Value(Bytes::from_static(b"after")))
 }
 
 impl World {
