@@ -2,6 +2,7 @@
 
 use crate::kv::StoreLimits;
 use crate::versions::Versions;
+use crate::workers::Workers;
 use groups::{Ms, NodeId, Us};
 
 /// Interval between pings to each peer.
@@ -352,6 +353,8 @@ impl std::fmt::Display for LeaderMode {
 pub struct NodeConfig {
     /// This node.
     pub id: NodeId,
+    /// This worker among the workers of the node.
+    pub workers: Workers,
     /// The initial members with their addresses; after birth it only corrects addresses.
     pub initial: Vec<(NodeId, String)>,
     /// The announced address: the address that clients are told for this node, if it differs from its address among the
@@ -435,6 +438,7 @@ impl NodeConfig {
             checkpoints: CheckpointConfig::default(),
             turn_steps: TURN_STEPS,
             id,
+            workers: Workers::ONE,
             initial: Vec::new(),
             announced: None,
             join: Vec::new(),

@@ -28,3 +28,4 @@ pub mod storage;
 pub mod usage;
 pub mod verify;
 pub mod versions;
+pub mod workers;

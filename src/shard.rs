@@ -1,13 +1,14 @@
-//! A set of groups with their stores. Inputs are method calls, and their effects go to an [`EffectSink`]. A shard
-//! shares nothing, so several shards can run side by side.
+//! A set of groups with their stores: all groups of a cluster, or those of one worker. Inputs are method calls, and
+//! their effects go to an [`EffectSink`]. A shard shares nothing, so several shards can run side by side.
 
 mod machine;
 mod replica;
+mod sink;
 
 pub use replica::{Replica, unlogged};
+pub use sink::EffectSink;
 
-use crate::kv::reply::Reply;
-use crate::kv::{Discarded, Store};
+use crate::kv::Store;
 use crate::storage::checkpoint::SectionHead;
 use crate::storage::wal::{self, Lsn};
 use bytes::BytesMut;
@@ -19,49 +20,16 @@ use groups::{
 };
 use std::collections::VecDeque;
 
-/// Receives the effects of a shard.
-pub trait EffectSink {
-    /// Puts a record into the batch being gathered; returns that batch's log sequence number.
-    fn persist(&mut self, record: wal::Record) -> Lsn;
-    /// Returns true if a value of `bytes` may be proposed now. Otherwise the shard tries again at the next
-    /// [`Shard::look_at_held`] or tick.
-    fn may_propose(&self, bytes: usize) -> bool;
-    /// Returns true if the lease guard lets the group promise a ballot to `to`, which may be this node. `promised` is
-    /// the group's highest promise so far.
-    fn allows(&self, group: GroupId, to: NodeId, promised: Ballot, clock: Clock) -> bool;
-    /// Sends a message now.
-    fn send(&mut self, group: GroupId, to: NodeId, message: &Message);
-    /// Sends a message when the log is durable up to `lsn`.
-    fn send_durable(&mut self, lsn: Lsn, group: GroupId, to: NodeId, message: Message);
-    /// Takes the reply to an applied command of this node's clients.
-    fn applied(&mut self, group: GroupId, counter: Counter, reply: Reply<'_>);
-    /// Notes that a command of this node's clients was executed, but its reply is not known here.
-    fn skipped(&mut self, group: GroupId, counter: Counter);
-    /// Notes that a read cannot be answered any more.
-    fn read_lost(&mut self, id: ReadId);
-    /// Answers a read from this state, before the next command is applied: that command came after the read.
-    fn read(&mut self, id: ReadId, store: &Store);
-    /// Reads chosen values from the log and sends them to the member whose id is the range's tag.
-    fn read_log(&mut self, range: wal::ReadRange);
-    /// Notes that this node leads the group from now on, or no longer.
-    fn leading(&mut self, group: GroupId, leads: bool);
-    /// Notes that the members of the group have changed. The new ones count from instance `next` on at the latest.
-    fn members_changed(&mut self, group: GroupId, next: Instance);
-    /// Notes that a value was chosen and applied.
-    fn chosen(&mut self, group: GroupId, value: &Value);
-    /// Returns the work budget of this turn for applying values.
-    fn work(&mut self) -> &mut WorkBudget;
-    /// Takes the memory of keys that are gone. It has to be freed elsewhere, because that takes long.
-    fn discard(&mut self, discarded: Discarded);
-}
-
 /// Number of ticks in which each quiet group is checked once, for keys that expire.
 const QUIET_TICKS: usize = 8;
 
 /// Groups, their stores, and which of them have work left in this turn.
 pub struct Shard {
-    /// By group; `None` while the group is being rebuilt elsewhere: nobody may ask a missing group for anything.
+    /// By group; `None` for a group of another shard, and while the group is being rebuilt elsewhere: nobody may ask a
+    /// missing group for anything.
     replicas: Vec<Option<Replica>>,
+    /// The groups of this shard, ascending.
+    owned: Vec<GroupId>,
     dirty: Vec<GroupId>,
     effects: Vec<Effect>,
     /// Groups with a value that may not be proposed now. [`Shard::look_at_held`] and each tick mark them as dirty again.
@@ -79,22 +47,32 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Returns a shard of the groups 0, 1, 2… with the stores that they replicate.
+    /// Returns a shard of these groups with the stores that they replicate. The cluster has `all` groups, numbered from
+    /// 0; the groups of this shard come in ascending order.
     #[must_use]
-    pub fn new(groups: impl Iterator<Item = (Group, Store)>) -> Shard {
-        Shard::of(groups.map(|(group, store)| Some(Replica::new(group, store))).collect())
+    pub fn new(all: usize, groups: impl Iterator<Item = (Group, Store)>) -> Shard {
+        let mut shard = Shard::of((0..all).map(|_| None).collect());
+        for (group, store) in groups {
+            shard.owned.push(group.id());
+            let index = group.id().index();
+            shard.replicas[index] = Some(Replica::new(group, store));
+        }
+        debug_assert!(shard.owned.is_sorted(), "the groups come in ascending order");
+        shard
     }
 
-    /// Returns a shard of this many groups, all of them missing: [`Shard::put`] brings each.
+    /// Returns a shard of all groups of a cluster, all of them missing: [`Shard::put`] brings each.
     #[must_use]
     pub fn of_missing(groups: usize) -> Shard {
-        Shard::of((0..groups).map(|_| None).collect())
+        let missing = Shard::of((0..groups).map(|_| None).collect());
+        Shard { owned: (0..groups as u32).map(GroupId).collect(), ..missing }
     }
 
     fn of(replicas: Vec<Option<Replica>>) -> Shard {
         let quiet = vec![false; replicas.len()];
         Shard {
             replicas,
+            owned: Vec::new(),
             dirty: Vec::new(),
             effects: Vec::new(),
             held: Vec::new(),
@@ -106,16 +84,16 @@ impl Shard {
         }
     }
 
-    /// Returns the number of groups, missing ones included.
+    /// Returns the number of groups of the cluster.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn all(&self) -> usize {
         self.replicas.len()
     }
 
-    /// Returns true if the shard has no groups.
+    /// Returns the groups of this shard, missing ones included, ascending.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.replicas.is_empty()
+    pub fn owned(&self) -> &[GroupId] {
+        &self.owned
     }
 
     /// Returns true if the group is here. The other methods about one group require this.
@@ -151,10 +129,10 @@ impl Shard {
         self.replicas.iter().flatten().map(|replica| &replica.store)
     }
 
-    /// Returns the number of missing groups.
+    /// Returns the number of groups of this shard that are missing.
     #[must_use]
     pub fn missing_groups(&self) -> usize {
-        self.replicas.iter().filter(|replica| replica.is_none()).count()
+        self.owned.iter().filter(|group| !self.has(**group)).count()
     }
 
     /// Recovery: takes all groups out, to be rebuilt elsewhere. [`Shard::put`] brings each back.
@@ -174,8 +152,9 @@ impl Shard {
     /// Recovery: puts a rebuilt group back, and counts the memory of its store.
     ///
     /// # Panics
-    /// If the group is here already.
+    /// If the group is here already, or belongs to another shard.
     pub fn put(&mut self, group: GroupId, replica: Replica) {
+        assert!(self.owned.binary_search(&group).is_ok(), "group {group} belongs to another shard");
         let before = self.replicas[group.index()].replace(replica);
         assert!(before.is_none(), "group {group} is here already");
         self.quiet[group.index()] = false;
@@ -231,7 +210,8 @@ impl Shard {
         // The facts that a missing group has in the old records would be lost with them.
         assert_eq!(self.missing_groups(), 0, "the log is trimmed only when all groups are here");
         assert!(!self.is_busy(), "a position record counts only when all values below it are applied");
-        for group in (0..self.replicas.len() as u32).map(GroupId) {
+        for at in 0..self.owned.len() {
+            let group = self.owned[at];
             let replica = self.replica(group);
             let vote = replica.vote_lsn < lsn;
             if replica.group.next() > Instance::FIRST || replica.group.promised() > Ballot::ZERO {
@@ -330,11 +310,12 @@ impl Shard {
         self.ticks += 1;
         self.look_at_held();
         let turn = self.ticks % QUIET_TICKS;
-        for index in 0..self.replicas.len() {
-            if self.quiet[index] && index % QUIET_TICKS != turn {
+        for at in 0..self.owned.len() {
+            let group = self.owned[at];
+            let index = group.index();
+            if self.quiet[index] && at % QUIET_TICKS != turn {
                 continue;
             }
-            let group = GroupId(index as u32);
             let Some(replica) = self.replicas[index].as_mut().filter(|replica| replica.pending.is_none()) else {
                 continue;
             };
@@ -397,14 +378,13 @@ impl Shard {
     /// Drops the waiting messages of a member whose connection has ended. Its messages in flight are lost, too. Handled
     /// later, the waiting messages would make a group follow a dead leader.
     pub fn forget_waiting(&mut self, from: NodeId) {
-        for group in (0..self.replicas.len() as u32).map(GroupId).filter(|group| self.has(*group)).collect::<Vec<_>>() {
-            here(&mut self.replicas, group).forget_waiting(from);
-        }
+        self.replicas.iter_mut().flatten().for_each(|replica| replica.forget_waiting(from));
     }
 
     /// Calls `change` on every group that is here and carries out its effects.
     pub fn step_all(&mut self, out: &mut impl EffectSink, mut change: impl FnMut(&mut Group, &mut Vec<Effect>)) {
-        for group in (0..self.replicas.len() as u32).map(GroupId) {
+        for at in 0..self.owned.len() {
+            let group = self.owned[at];
             if self.has(group) {
                 self.step(group, out, &mut change);
             }

@@ -19,7 +19,7 @@ const PURE_PATHS: [&str; 7] =
 /// The rooms (top-level modules) of the server, each with the rooms that it may import. A room may import only rooms
 /// that stand above it in this table, so there is no cycle among them. `lib` and `main`, which hold the rooms together,
 /// may import all.
-const LAYERS: [(&str, &[&str]); 28] = [
+const LAYERS: [(&str, &[&str]); 29] = [
     ("background", &[]),
     ("descriptors", &[]),
     ("duration", &[]),
@@ -32,10 +32,11 @@ const LAYERS: [(&str, &[&str]); 28] = [
     ("size", &[]),
     ("usage", &[]),
     ("versions", &[]),
+    ("workers", &[]),
     ("client", &["resolver"]),
     ("kv", &["rng", "routing"]),
-    ("config", &["kv", "routing", "versions"]),
-    ("storage", &["config", "kv", "plural", "routing"]),
+    ("config", &["kv", "routing", "versions", "workers"]),
+    ("storage", &["config", "kv", "plural", "routing", "workers"]),
     ("gate", &["storage"]),
     ("identity", &["kv", "storage"]),
     ("shard", &["kv", "storage"]),
@@ -85,13 +86,14 @@ const LAYERS: [(&str, &[&str]); 28] = [
             "storage",
             "usage",
             "versions",
+            "workers",
         ],
     ),
     (
         "cmd",
         &[
             "admin", "backup", "client", "config", "duration", "endpoint", "identity", "loadgen", "logging", "nodes",
-            "plural", "resolver", "server", "size", "storage", "usage", "versions",
+            "plural", "resolver", "server", "size", "storage", "usage", "versions", "workers",
         ],
     ),
 ];

@@ -18,6 +18,7 @@ use crate::storage::checkpoint::{CheckpointSequence, CheckpointWriter, Packing};
 use crate::storage::disk::Disk;
 use crate::storage::wal::{self, Lsn};
 use crate::versions::Versions;
+use crate::workers::Workers;
 use anyhow::{Context, bail, ensure};
 use groups::{Ballot, Effect, GroupId, Instance, Ms, Record, Us};
 use std::collections::BTreeMap;
@@ -121,6 +122,7 @@ fn take_vote(shard: &mut Shard, group: GroupId) -> anyhow::Result<bool> {
 fn config(disk: &dyn Disk, identity: &Identity, birth: &BirthRecord) -> NodeConfig {
     NodeConfig {
         id: identity.node,
+        workers: Workers::ONE,
         initial: birth.members.iter().map(|member| (member.node, member.address.clone())).collect(),
         announced: None,
         join: Vec::new(),

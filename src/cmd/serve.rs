@@ -15,6 +15,7 @@ use crate::storage::disk::FileDisk;
 use crate::storage::wal;
 use crate::usage::usage;
 use crate::versions::Versions;
+use crate::workers::Workers;
 use anyhow::Context;
 use clap::Args;
 use clap::builder::BoolishValueParser;
@@ -153,6 +154,7 @@ impl ServeArgs {
         }
         let node = NodeConfig {
             id: NodeId(id),
+            workers: Workers::ONE,
             initial,
             announced: args.announce_address.clone(),
             join,

@@ -110,7 +110,7 @@ impl Core<'_> {
             [_, _] => None,
             [_, _, index] => {
                 let index = std::str::from_utf8(index).ok().and_then(|text| text.parse().ok()).map(GroupId);
-                let Some(group) = index.filter(|group| group.index() < self.engine.len()) else {
+                let Some(group) = index.filter(|group| group.index() < self.engine.all()) else {
                     return Reply::error(
                         "ERR no such group: groups are numbered from 0, and CONFIG GET groups returns their number",
                     );
@@ -119,8 +119,8 @@ impl Core<'_> {
             }
             _ => return Reply::error("ERR wrong number of arguments for 'paxoi|checkpoint' command"),
         };
-        let all = (0..self.engine.len() as u32).map(GroupId);
-        self.upkeep.request_checkpoints(all.filter(|id| group.is_none_or(|group| group == *id)));
+        let owned = self.engine.owned().iter().copied();
+        self.upkeep.request_checkpoints(owned.filter(|id| group.is_none_or(|group| group == *id)));
         Reply::Simple("Background checkpoint started")
     }
 
@@ -160,7 +160,7 @@ impl Core<'_> {
 
     fn cluster_command(&mut self, words: &[&[u8]], time: Time) -> Reply<'static> {
         let leaders: Vec<Option<NodeId>> =
-            (0..self.engine.len() as u32).map(|group| self.leader_of(GroupId(group))).collect();
+            (0..self.engine.all() as u32).map(|group| self.leader_of(GroupId(group))).collect();
         let nodes = self.names.views(self.identity.node, self.config.announced.as_deref(), self.ports.peers, time);
         let groups = self.group_count();
         let leaders = if leaders.is_empty() { vec![None; groups as usize] } else { leaders };

@@ -72,7 +72,7 @@ impl Backend for Core<'_> {
     }
 
     fn groups(&self) -> u32 {
-        self.engine.len() as u32
+        self.engine.all() as u32
     }
 
     fn has(&self, group: GroupId) -> bool {

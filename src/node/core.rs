@@ -63,7 +63,7 @@ impl Core<'_> {
     /// Creates the empty groups of the cluster of this birth record.
     pub(super) fn set_groups(&mut self, record: &BirthRecord) {
         let groups = cluster::groups(self.config, self.identity, record);
-        self.engine.set_groups(groups.into_iter());
+        self.engine.set_groups(record.groups, groups);
         self.upkeep.set_groups(record.groups);
         self.update_value_version();
     }
@@ -108,10 +108,11 @@ impl Core<'_> {
         self.update_value_version();
     }
 
-    /// Notes that the log is durable up to `lsn`. The sync took `sync_us`.
-    pub(super) fn on_durable(&mut self, lsn: Lsn, sync_us: Us) {
+    /// Notes that the batches up to `lsn` are durable; the frame of the last one has the number `frame`. The sync took
+    /// `sync_us`.
+    pub(super) fn on_durable(&mut self, lsn: Lsn, frame: Lsn, sync_us: Us) {
         self.ports.stats.fsyncs.record(sync_us);
-        self.engine.on_durable(lsn, sync_us, &mut self.ports);
+        self.engine.on_durable((lsn, frame), sync_us, &mut self.ports);
         self.ports.outputs.extend(self.upkeep.on_durable(lsn));
     }
 

@@ -92,7 +92,7 @@ impl Core<'_> {
             groups.iter().for_each(|group| self.engine.quiet_step(*group, &mut self.ports, begin));
             self.update_roster(links, time);
         }
-        let all = self.engine.len();
+        let all = self.engine.owned().len();
         if !groups.is_empty() {
             let here = all - self.engine.shard().missing_groups();
             tracing::info!("{here} of {all} group{} are loaded", plural(all as u64));

@@ -403,8 +403,8 @@ impl Node {
             Completion::Connected(id) => links.say_hello(id, &mut core),
             Completion::Resolved(name, ip) => core.names.on_resolved(&name, ip),
             Completion::Stored(record) => core.on_stored(record, links, time),
-            Completion::Durable { lsn, sync_us } => core.on_durable(lsn, sync_us),
-            Completion::Scrubbed(findings) => core.upkeep.scrubbed(&findings, core.engine.len()),
+            Completion::Durable { lsn, frame, sync_us } => core.on_durable(lsn, frame, sync_us),
+            Completion::Scrubbed(findings) => core.upkeep.scrubbed(&findings, core.engine.owned()),
             Completion::Unread(range) => core.ports.ranges.put_back(range),
             Completion::Read(range, values) => {
                 core.with_upkeep(time, |upkeep, cx| upkeep.range_read(&range, values, cx));

@@ -71,10 +71,12 @@ pub enum Completion {
     Connected(ConnectionId),
     /// The IP address of a name that [`Output::LookUp`] or a dial asked for.
     Resolved(String, IpAddr),
-    /// The result of [`Output::Append`]: the log is durable up to `lsn`.
+    /// The result of [`Output::Append`]: all batches up to `lsn` are durable.
     Durable {
-        /// The number of the last durable frame.
+        /// The number of the batch.
         lsn: Lsn,
+        /// The number of the frame that holds it; see [`Synced`](crate::storage::wal::Synced).
+        frame: Lsn,
         /// How long the sync took, in microseconds.
         sync_us: Us,
     },

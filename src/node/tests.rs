@@ -216,7 +216,7 @@ impl World {
         if !host.is_stuck
             && let Some(lsn) = host.syncing.take()
         {
-            host.node.on_completion(Completion::Durable { lsn, sync_us: Us(100) }, time);
+            host.node.on_completion(Completion::Durable { lsn, frame: lsn, sync_us: Us(100) }, time);
         }
         for (id, input) in &mut host.input {
             if !input.is_empty() {

@@ -41,7 +41,7 @@ fn empty_shard() -> EmptyShard {
         let slots = routing::slots_of(GroupId(index), GROUPS);
         (Group::new(settings), Store::new(KEY, slots, StoreLimits::default()))
     };
-    let replicas = Shard::new((0..GROUPS).map(group)).take_all();
+    let replicas = Shard::new(GROUPS as usize, (0..GROUPS).map(group)).take_all();
     EmptyShard { replicas, cluster: Some((header(), StoreLimits::default())), value_version: 2 }
 }
 

@@ -25,11 +25,13 @@ use crate::recovery::RecoveryProgress;
 use crate::resolver::{Lookup, Resolver};
 use crate::storage::checkpoint::{CheckpointTask, TransferTask, WorkerThread};
 use crate::storage::disk::Disk;
-use crate::storage::wal::{Batch, DroppableSegments, LogHandle, LogOptions, LogReader, ReadRange, SegmentSequence};
+use crate::storage::wal::{
+    Batch, DroppableSegments, LogHandle, LogOptions, LogReader, ReadRange, SegmentSequence, Synced,
+};
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use front::Front;
-use groups::{Instance, Ms, NodeId, TICK_MS};
+use groups::{Instance, Ms, NodeId, TICK_MS, Us};
 use loading::tell_progress;
 use net::event::{ConnectionId, Event};
 use process::{WallClock, process_facts};
@@ -133,12 +135,12 @@ impl Server {
 
     fn on_notice(&mut self, notice: Notice) -> anyhow::Result<()> {
         match notice {
-            Notice::Durable { lsn, sync_us } => {
+            Notice::Durable(Synced { lsn, frame, took }) => {
                 if self.log.status().segments() != self.segments {
                     self.segments = self.log.status().segments();
                     self.free = self.disk.free_bytes().unwrap_or(self.free);
                 }
-                self.tell(Completion::Durable { lsn, sync_us });
+                self.tell(Completion::Durable { lsn, frame, sync_us: Us(took.as_micros() as u64) });
             }
             Notice::Range { range, values } => self.tell(Completion::Read(range, values)),
             Notice::Checkpoint(result) => self.tell(Completion::Checkpoint(result)),

@@ -11,9 +11,9 @@ use crate::storage::checkpoint::{
 };
 use crate::storage::disk::Disk;
 use crate::storage::scrub::{Findings, scrub};
-use crate::storage::wal::{ChosenValue, Hooks, LogHandle, LogReader, Lsn, ReadRange};
+use crate::storage::wal::{ChosenValue, Hooks, LogHandle, LogReader, ReadRange, Synced};
 use anyhow::Context;
-use groups::{GroupId, Us};
+use groups::GroupId;
 use mio::Waker;
 use net::event_loop::EventLoop;
 use std::net::SocketAddr;
@@ -23,10 +23,7 @@ use std::time::Duration;
 
 /// A message of another thread to the event loop.
 pub(super) enum Notice {
-    Durable {
-        lsn: Lsn,
-        sync_us: Us,
-    },
+    Durable(Synced),
     Checkpoint(CheckpointResult),
     Transfer(TransferResult),
     Scrubbed(Findings),
@@ -47,9 +44,7 @@ pub(super) enum Notice {
 /// Returns the hooks of the log. `progress` gets the log's length.
 pub(super) fn hooks(sender: &Sender<Notice>, waker: Arc<Waker>, progress: Arc<RecoveryProgress>) -> Hooks {
     let sender = sender.clone();
-    let hooks = Hooks::abort(move |lsn, took: Duration| {
-        tell(&sender, &waker, Notice::Durable { lsn, sync_us: Us(took.as_micros() as u64) });
-    });
+    let hooks = Hooks::abort(move |_, synced| tell(&sender, &waker, Notice::Durable(synced)));
     // Only the total is taken from the log, at its first report. The recovery workers count the bytes that they have
     // restored; bytes that were only read do not count.
     let on_progress = Box::new(move |done: u64, all: u64| progress.expect(if done == 0 { all } else { 0 }));

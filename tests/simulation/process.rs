@@ -21,6 +21,7 @@ use paxoi::storage::wal::{
     self, Batch, ChosenReader, ChosenValue, LogOptions, Logged, Lsn, ReadRange, SegmentSequence, Visit, Writer,
 };
 use paxoi::versions::Versions;
+use paxoi::workers::Workers;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
@@ -420,6 +421,7 @@ fn config(id: NodeId, shape: &Shape, random: &mut Random) -> NodeConfig {
     };
     NodeConfig {
         id,
+        workers: Workers::ONE,
         initial,
         announced: None,
         join,

@@ -151,7 +151,9 @@ impl World {
                 life.forget(handle);
             }
             Input::Drained(handle) => life.node.drained(handle),
-            Input::Durable { lsn, sync_us } => life.node.on_completion(Completion::Durable { lsn, sync_us }, time),
+            Input::Durable { lsn, sync_us } => {
+                life.node.on_completion(Completion::Durable { lsn, frame: lsn, sync_us }, time);
+            }
             Input::Range { range, values } => life.node.on_completion(Completion::Read(range, values), time),
             Input::Checkpoint(done) => life.node.on_completion(Completion::Checkpoint(done), time),
             Input::TransferResult(result) => life.node.on_completion(Completion::Transfer(result), time),

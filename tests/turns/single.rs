@@ -11,6 +11,7 @@ use paxoi::identity::{BirthRecord, Identity, Member};
 use paxoi::node::{Completion, Node, Output, Time};
 use paxoi::storage::wal::Lsn;
 use paxoi::versions::Versions;
+use paxoi::workers::Workers;
 use rustix::time::{ClockId, clock_gettime};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -50,6 +51,7 @@ impl Single {
         };
         let config = NodeConfig {
             id: NodeId(1),
+            workers: Workers::ONE,
             initial: vec![(NodeId(1), listen.to_string())],
             announced: None,
             join: Vec::new(),
@@ -143,7 +145,7 @@ impl Single {
         let time = self.time;
         let begun = cpu_time();
         if let Some(lsn) = self.syncing.take() {
-            self.node.on_completion(Completion::Durable { lsn, sync_us: Us(100) }, time);
+            self.node.on_completion(Completion::Durable { lsn, frame: lsn, sync_us: Us(100) }, time);
         }
         if arrived > 0 || !self.is_paused && !self.input.is_empty() {
             self.node.input(ConnectionId(CLIENT), &mut self.input, 0, time);

@@ -143,12 +143,16 @@ impl Birth {
     }
 }
 
-/// Creates the empty groups of the cluster of this birth record.
-pub(in crate::node) fn groups(config: &NodeConfig, identity: &Identity, record: &BirthRecord) -> Vec<(Group, Store)> {
+/// Creates the empty groups of this worker, in the cluster of this birth record.
+pub(in crate::node) fn groups(
+    config: &NodeConfig,
+    identity: &Identity,
+    record: &BirthRecord,
+) -> impl Iterator<Item = (Group, Store)> {
     let membership = Arc::new(membership(config, Some(record)));
-    let group = |index: u32| {
+    let group = move |id: GroupId| {
         let settings = Settings {
-            id: GroupId(index),
+            id,
             groups: record.groups,
             me: identity.node,
             start: identity.start,
@@ -157,10 +161,10 @@ pub(in crate::node) fn groups(config: &NodeConfig, identity: &Identity, record: 
             window_bytes: crate::config::window_bytes(record.groups),
             seed: config.seed,
         };
-        let slots = routing::slots_of(GroupId(index), record.groups);
+        let slots = routing::slots_of(id, record.groups);
         (Group::new(settings), Store::new(record.hash_key, slots, record.limits()))
     };
-    (0..record.groups).map(group).collect()
+    config.workers.owned(record.groups).map(group)
 }
 
 /// Writes to the log which cluster this node belongs to now, and which of its flags have no effect.

@@ -100,7 +100,11 @@ impl MemberChanges {
         match &mut self.job {
             Some(job) if job.goal == *goal => job.active_ms = cx.time.mono_ms(),
             Some(job) => {
-                return Err(format!("this node is busy with {}: {}", job.goal.words(), job.progress(cx.engine.len())));
+                return Err(format!(
+                    "this node is busy with {}: {}",
+                    job.goal.words(),
+                    job.progress(cx.engine.owned().len())
+                ));
             }
             None => {
                 let info = cx.view().info_for(goal, joining)?;
@@ -139,11 +143,10 @@ impl MemberChanges {
     /// Compares every group with the goal, and submits the missing change in a few of them. An error ends the job.
     fn advance(&mut self, cx: &mut ClusterContext<'_>) -> ChangeProgress {
         let Some(mut job) = self.job.take() else { return Ok(None) };
-        let groups = cx.engine.len();
+        let groups = cx.engine.owned().to_vec();
         job.submitted.retain(|(group, counter)| cx.engine.group(*group).awaits(*counter));
         let (mut done, mut waits_for) = (0, String::new());
-        for index in 0..groups as u32 {
-            let id = GroupId(index);
+        for id in groups.iter().copied() {
             if job.submitted.iter().any(|(group, _)| *group == id) {
                 continue;
             }
@@ -159,7 +162,7 @@ impl MemberChanges {
                 Step::Submit(_) => {}
             }
         }
-        if done == groups {
+        if done == groups.len() {
             tracing::info!("changing the members: {} is done", job.goal.words());
             return Ok(None);
         }
@@ -167,7 +170,7 @@ impl MemberChanges {
             job.active_ms = cx.time.mono_ms();
         }
         (job.done, job.waits_for) = (done, waits_for);
-        let progress = job.progress(groups);
+        let progress = job.progress(groups.len());
         self.job = Some(job);
         Ok(Some(progress))
     }
@@ -293,7 +296,7 @@ impl DecisionView<'_> {
     /// the node lacks (-1: unknown), and whether it is reached.
     fn list_members(&self, joining: &Joining) -> Reply<'static> {
         let roster: &Roster = self.peers.roster();
-        let total = self.engine.len();
+        let total = self.engine.owned().len();
         let row = |info: &MemberInfo, state: &'static str, groups: usize, lag: i64, reached: bool| {
             Reply::Array(vec![
                 Reply::Int(i64::from(info.node.0)),

@@ -62,7 +62,7 @@ impl Harness {
         let config = NodeConfig { initial, groups: 2, value_bytes_max: 8 << 20, ..NodeConfig::for_test(NodeId(1)) };
         let mut engine = Engine::new(&identity, &config);
         if let Some(record) = birth {
-            engine.set_groups(groups(&config, &identity, record).into_iter());
+            engine.set_groups(record.groups, groups(&config, &identity, record));
         }
         Harness {
             cluster: Cluster::new(&identity, &config),

@@ -11,9 +11,9 @@ impl Engine {
     }
 
     /// Notes that the log is durable up to `lsn` after a sync of `sync_us`, and sends the messages that waited for that.
-    pub(in crate::node) fn on_durable(&mut self, lsn: Lsn, sync_us: Us, ports: &mut impl Ports) {
+    pub(in crate::node) fn on_durable(&mut self, (lsn, frame): (Lsn, Lsn), sync_us: Us, ports: &mut impl Ports) {
         let mut released = std::mem::take(&mut self.release_buffer);
-        self.log.on_durable(lsn, sync_us, &mut released);
+        self.log.on_durable(lsn, frame, sync_us, &mut released);
         let (_, mut effects) = self.split(ports);
         released.drain(..).for_each(|gated| effects.send_now(gated));
         self.release_buffer = released;

@@ -88,14 +88,21 @@ impl LogQueue {
         self.gate.hold(lsn, gated)
     }
 
-    /// Notes that the log is durable up to `lsn` after a sync of `sync_us`, and moves the messages that waited for that
-    /// into `released`.
-    pub(super) fn on_durable(&mut self, lsn: Lsn, sync_us: Us, released: &mut Vec<GatedMessage>) {
+    /// Notes that the batches up to `lsn` are durable after a sync of `sync_us`, and moves the messages that waited for
+    /// that into `released`. The frame of the last batch has the number `frame`, which is above `lsn` if other workers
+    /// had batches in frames between. If nothing is gathered, the next batch gets a number above `frame`, so that the
+    /// numbers of batches keep up with those of frames.
+    pub(super) fn on_durable(&mut self, lsn: Lsn, frame: Lsn, sync_us: Us, released: &mut Vec<GatedMessage>) {
         if self.syncing.as_ref().is_some_and(|syncing| syncing.lsn <= lsn) {
             self.syncing = None;
         }
         self.usual_sync_us = Us((self.usual_sync_us.0 * 7 + sync_us.0) / 8);
         self.gate.release(lsn, released);
+        if self.batch.is_empty() && self.syncing.is_none() && frame >= self.next_lsn {
+            // Everything that the log was given is durable.
+            self.gate.release(frame, released);
+            self.next_lsn = frame.following();
+        }
     }
 
     /// Returns the sequence number up to which the log must be durable to hold all records that it was given so far.
@@ -232,7 +239,7 @@ mod tests {
         assert_eq!((log.persist(record(10)), log.persist(record(10)), log.gathered_lsn()), (Lsn(8), Lsn(8), Lsn(8)));
         assert_eq!(log.next_batch(Us(0)).map(|batch| (batch.lsn, batch.records.len())), Some((Lsn(8), 2)));
         assert_eq!((log.persist(record(10)), log.next_batch(Us(0)).is_none()), (Lsn(9), true), "one is in flight");
-        log.on_durable(Lsn(8), Us(0), &mut Vec::new());
+        log.on_durable(Lsn(8), Lsn(8), Us(0), &mut Vec::new());
         assert_eq!(log.next_batch(Us(0)).map(|batch| (batch.lsn, batch.records.len())), Some((Lsn(9), 1)));
         assert_eq!(log.logged_bytes(), 3 * (10 + wal::format::RECORD_HEADER_BYTES as u64));
     }
@@ -253,7 +260,7 @@ mod tests {
             }
             let batch = log.next_batch(Us(0)).expect("it leaves now");
             assert!(!log.holds_batch());
-            log.on_durable(batch.lsn, Us(0), &mut Vec::new());
+            log.on_durable(batch.lsn, batch.lsn, Us(0), &mut Vec::new());
         }
         assert!(log.next_batch(Us(0)).is_none() && !log.holds_batch(), "there is none");
     }
@@ -269,7 +276,7 @@ mod tests {
                 log.next_batch(now_us).is_some()
             });
             log.next_batch(at_us[1]);
-            log.on_durable(log.next_lsn.preceding(), Us(0), &mut Vec::new());
+            log.on_durable(log.next_lsn.preceding(), log.next_lsn.preceding(), Us(0), &mut Vec::new());
             left
         };
         let end_us = Us(100) + BATCH_WAIT_US_MAX;
@@ -287,7 +294,7 @@ mod tests {
             let lsn = log.next_batch(Us(500)).unwrap().lsn;
             let holds =
                 [Us(500), Us(499) + BEAT_US_MAX, Us(500) + BEAT_US_MAX].map(|now_us| log.holds_proposals(now_us));
-            log.on_durable(lsn, sync_us, &mut Vec::new());
+            log.on_durable(lsn, lsn, sync_us, &mut Vec::new());
             assert!(!log.holds_proposals(Us(501)), "no sync is in progress");
             holds
         };
@@ -299,14 +306,27 @@ mod tests {
     }
 
     #[test]
+    fn numbers_keep_up_with_those_of_frames_while_nothing_is_gathered() {
+        let mut log = LogQueue::new();
+        assert_eq!((log.persist(record(1)), log.next_batch(Us(0)).map(|batch| batch.lsn)), (Lsn(1), Some(Lsn(1))));
+        log.persist(record(1));
+        log.on_durable(Lsn(1), Lsn(4), Us(0), &mut Vec::new());
+        assert_eq!((log.durable_lsn(), log.gathered_lsn()), (Lsn(1), Lsn(2)), "a record has number 2 already");
+        assert_eq!(log.next_batch(Us(0)).map(|batch| batch.lsn), Some(Lsn(2)));
+        log.on_durable(Lsn(2), Lsn(6), Us(0), &mut Vec::new());
+        assert_eq!((log.durable_lsn(), log.gathered_lsn()), (Lsn(6), Lsn(6)));
+        assert_eq!(log.persist(record(1)), Lsn(7));
+    }
+
+    #[test]
     fn a_message_leaves_when_the_record_before_it_is_durable() {
         let mut log = LogQueue::new();
         let lsn = log.persist(record(1));
         assert_eq!(log.hold(lsn, gated()), None);
         let mut released = Vec::new();
-        log.on_durable(lsn.preceding(), Us(0), &mut released);
+        log.on_durable(lsn.preceding(), lsn.preceding(), Us(0), &mut released);
         assert!(released.is_empty());
-        log.on_durable(lsn, Us(0), &mut released);
+        log.on_durable(lsn, lsn, Us(0), &mut released);
         assert_eq!((released, log.hold(lsn, gated())), (vec![gated()], Some(gated())));
     }
 
@@ -320,7 +340,7 @@ mod tests {
         assert!(log.takes_value(1));
         log.persist(record(LOG_QUEUE_BYTES));
         assert!(!log.takes_value(1), "the second one waits for the first");
-        log.on_durable(Lsn(1), Us(0), &mut Vec::new());
+        log.on_durable(Lsn(1), Lsn(1), Us(0), &mut Vec::new());
         assert!(log.is_in_time(Ms::MAX));
         log.next_batch(Us(0));
         assert!(log.takes_value(1));

@@ -50,8 +50,8 @@ impl Engine {
     /// Returns the message to members while this node loads. It names `groups` as rebuilt, and lists all groups that
     /// this node still lacks.
     pub(in crate::node) fn groups_ready(&self, groups: &[GroupId]) -> GroupsReady {
-        let all = (0..self.len() as u32).map(GroupId);
-        GroupsReady { groups: groups.to_vec(), missing: all.filter(|group| !self.has(*group)).collect() }
+        let missing = self.owned().iter().copied().filter(|group| !self.has(*group));
+        GroupsReady { groups: groups.to_vec(), missing: missing.collect() }
     }
 
     /// Repeats to a member the messages of these groups that may have been lost, because the connection is new or the

@@ -161,7 +161,7 @@ impl Engine {
     pub(super) fn new(identity: &Identity, config: &NodeConfig) -> Engine {
         Engine {
             me: identity.node,
-            shard: Shard::new(std::iter::empty()),
+            shard: Shard::new(0, std::iter::empty()),
             log: LogQueue::new(),
             commands: Commands::default(),
             reads: PendingReads::new(identity.start),
@@ -180,14 +180,13 @@ impl Engine {
         }
     }
 
-    /// Sets the groups of the cluster.
-    pub(super) fn set_groups(&mut self, groups: impl ExactSizeIterator<Item = (Group, Store)>) {
-        let count = groups.len() as u32;
-        self.shard = Shard::new(groups);
-        self.commands.set_groups(count);
-        self.reads.set_groups(count);
-        self.readers.set_groups(count);
-        self.changes.membership_since = vec![Instance(0); count as usize];
+    /// Sets the groups of this worker. The cluster has `all` groups.
+    pub(super) fn set_groups(&mut self, all: u32, groups: impl Iterator<Item = (Group, Store)>) {
+        self.shard = Shard::new(all as usize, groups);
+        self.commands.set_groups(all);
+        self.reads.set_groups(all);
+        self.readers.set_groups(all);
+        self.changes.membership_since = vec![Instance(0); all as usize];
         self.changes.members_lsn.get_or_insert(Lsn(0));
     }
 
@@ -220,9 +219,14 @@ impl Engine {
         self.group(group).membership().everyone().contains(self.me)
     }
 
-    /// Returns the number of groups in the cluster.
-    pub(super) fn len(&self) -> usize {
-        self.shard.len()
+    /// Returns the number of groups of the cluster.
+    pub(super) fn all(&self) -> usize {
+        self.shard.all()
+    }
+
+    /// Returns the groups of this worker, ascending. Some may not be loaded.
+    pub(super) fn owned(&self) -> &[GroupId] {
+        self.shard.owned()
     }
 
     /// Returns the number of groups whose leader this node does not know. Groups that are not loaded count too.

@@ -207,7 +207,7 @@ impl Engine {
         };
         // A leader that does not know the time says only that it has promised nothing higher.
         let is_timeless = ports.cluster_ms(time).is_none();
-        let groups = self.shard.len();
+        let groups = self.shard.owned().len();
         answers.items.reserve(query.items.len().min(groups));
         for &(group, ballot) in &query.items {
             if !self.shard.has(group) || answers.items.len() >= groups {

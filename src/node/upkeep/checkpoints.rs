@@ -478,11 +478,13 @@ impl Checkpoints {
     /// checkpoint. If only a vote for the next instance is newer than the checkpoint, the next instance is returned,
     /// because the vote is logged again. The log behind a checkpoint that another node is fetching is kept, too.
     fn floors(&self, engine: &Engine, is_pinned: impl Fn(CheckpointSequence) -> bool) -> Vec<Instance> {
-        let floor = |(group, kept): (&groups::Group, &Kept)| {
+        // The log behind the groups of other workers is for those workers to judge.
+        let mut floors = vec![Instance(u64::MAX); self.kept.len()];
+        for group in engine.groups() {
+            let kept = self.kept[group.id().index()];
             let only_a_vote = group.next() == kept.instance.following() && group.has_vote();
-            if only_a_vote { group.next() } else { kept.instance }
-        };
-        let mut floors: Vec<Instance> = engine.groups().zip(&self.kept).map(floor).collect();
+            floors[group.id().index()] = if only_a_vote { group.next() } else { kept.instance };
+        }
         let pinned = self.files.iter().filter(|(sequence, _)| is_pinned(**sequence));
         for (group, instance) in pinned.flat_map(|(_, file)| &file.groups) {
             floors[group.index()] = floors[group.index()].min(*instance);

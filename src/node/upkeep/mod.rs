@@ -170,9 +170,9 @@ impl Upkeep {
     }
 
     /// Handles the findings of a scrub of the disk.
-    pub(super) fn scrubbed(&mut self, findings: &Findings, groups: usize) {
+    pub(super) fn scrubbed(&mut self, findings: &Findings, groups: &[GroupId]) {
         if self.checkpoints.scrubbed(findings) {
-            self.checkpoints.request((0..groups as u32).map(GroupId));
+            self.checkpoints.request(groups.iter().copied());
         }
     }
 

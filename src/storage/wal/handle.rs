@@ -1,24 +1,27 @@
 //! The threads of the log: one that writes and syncs, one that preallocates segments, and one for each reader. They get
 //! work through bounded channels and answer through callbacks. A callback is expected to put the answer into the event
 //! loop's inbox and wake the loop.
+//!
+//! Several workers share one log, each through a handle of its own: see `shared`.
 
 use super::index::Index;
 use super::preallocation::PreallocatedSegments;
 use super::recovery::{LogRecoverySummary, recover};
+use super::shared::{BatchQueue, SharedFrame, Synced};
 use super::{
     Append, Batch, ChosenReader, ChosenValue, DroppableSegments, LogError, LogOptions, LogStatus, Lsn, ReadRange,
     SegmentSequence, Visit, Writer, segment_name,
 };
 use crate::storage::disk::Disk;
+use crate::workers::{WORKERS_MAX, WorkerId};
 use groups::Instance;
 use std::io::{self, Write as _};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
 
-/// Maximum batches that wait for the log thread. The event loop needs one: it keeps one batch in flight while it
-/// gathers the next.
+/// Maximum batches of one worker that wait for the log thread. An event loop needs one: it keeps one batch in flight
+/// while it gathers the next.
 pub const BATCHES_QUEUED_MAX: usize = 4;
 
 /// Maximum ranges that wait for a reader.
@@ -26,8 +29,8 @@ pub const READS_QUEUED_MAX: usize = 4096;
 
 /// The callbacks of the log. The log thread calls them, except `on_progress`.
 pub struct Hooks {
-    /// Called when every record up to this lsn is durable, with the duration of the sync.
-    pub on_durable: Box<dyn FnMut(Lsn, Duration) + Send>,
+    /// Called for each batch of a worker when all its records are durable.
+    pub on_durable: Box<dyn FnMut(WorkerId, Synced) + Send>,
     /// Called when the log cannot write or sync. Nothing is written after that. The process must end: see
     /// [`Hooks::abort`].
     pub on_fatal: Box<dyn FnOnce(LogError) + Send>,
@@ -40,7 +43,7 @@ impl Hooks {
     /// Returns a server's hooks: after a failed write or sync, it prints one line and ends at once, without cleaning
     /// up.
     #[must_use]
-    pub fn abort(on_durable: impl FnMut(Lsn, Duration) + Send + 'static) -> Hooks {
+    pub fn abort(on_durable: impl FnMut(WorkerId, Synced) + Send + 'static) -> Hooks {
         Hooks {
             on_durable: Box::new(on_durable),
             on_fatal: Box::new(|error| {
@@ -71,7 +74,7 @@ impl Log {
     ) -> Result<(LogHandle, LogRecoverySummary), LogError> {
         let Hooks { on_durable, on_fatal, mut on_progress } = hooks;
         let (writer, recovered) = recover(disk, storage_id, secret, options, &mut *on_progress, visit)?;
-        let (sender, batches) = sync_channel(BATCHES_QUEUED_MAX);
+        let (sender, batches) = sync_channel(BATCHES_QUEUED_MAX * WORKERS_MAX as usize);
         let reader = writer.reader();
         let (next_lsn, status) = (writer.next_lsn(), writer.status.clone());
         let (index, preallocated) = (writer.index.clone(), writer.preallocated.clone());
@@ -83,36 +86,55 @@ impl Log {
         };
         let keeper = preallocated.clone();
         let keeper = start("paxoi-prealloc", Box::new(move || keeper.keep_ready(options.retry)))?;
-        let thread = LogThread { writer, batches, options, on_durable };
+        let thread = LogThread { writer, batches: BatchQueue::new(batches), options, on_durable };
         let thread = start("paxoi-log", Box::new(move || thread.run(on_fatal)))?;
         Ok((
             LogHandle {
                 sender: Some(sender),
+                worker: WorkerId::FIRST,
                 next_lsn,
                 status,
                 reader,
                 index,
-                preallocated,
-                threads: vec![thread, keeper],
+                preallocated: preallocated.clone(),
+                threads: Arc::new(LogThreads { preallocated, all: vec![thread, keeper] }),
             },
             recovered,
         ))
     }
 }
 
-/// The handle of a running log. Dropping it writes what is queued, if there is space, and ends the threads.
+/// A worker's handle of a running log. Dropping the last handle writes what is queued, if there is space, and ends the
+/// threads.
 pub struct LogHandle {
-    sender: Option<SyncSender<Batch>>,
+    sender: Option<SyncSender<(WorkerId, Batch)>>,
+    worker: WorkerId,
+    /// The lowest number that the next batch may have.
     next_lsn: Lsn,
     status: Arc<LogStatus>,
     reader: ChosenReader,
     index: Arc<Index>,
     preallocated: Arc<PreallocatedSegments>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Arc<LogThreads>,
 }
 
 impl LogHandle {
-    /// Returns the lsn that the next batch must have.
+    /// Returns the handle of another worker, which has appended nothing yet.
+    #[must_use]
+    pub fn of_worker(&self, worker: WorkerId) -> LogHandle {
+        LogHandle {
+            sender: self.sender.clone(),
+            worker,
+            next_lsn: self.next_lsn,
+            status: self.status.clone(),
+            reader: self.reader.clone(),
+            index: self.index.clone(),
+            preallocated: self.preallocated.clone(),
+            threads: self.threads.clone(),
+        }
+    }
+
+    /// Returns the lowest lsn that the next batch may have.
     #[must_use]
     pub fn next_lsn(&self) -> Lsn {
         self.next_lsn
@@ -121,16 +143,18 @@ impl LogHandle {
     /// Hands a batch to the log thread; `on_durable` will name its lsn.
     ///
     /// # Panics
-    /// If the batch is not the next one, or if [`BATCHES_QUEUED_MAX`] batches are waiting. A caller that keeps only one
-    /// batch in flight never reaches that limit.
+    /// If the number of the batch is not above those before it, or if the limit [`BATCHES_QUEUED_MAX`] per worker is
+    /// exceeded. A caller that keeps only one batch in flight never reaches that limit.
     pub fn append(&mut self, batch: Batch) {
-        assert_eq!(batch.lsn, self.next_lsn, "batches reach the log in order");
-        self.next_lsn = self.next_lsn.following();
+        assert!(batch.lsn >= self.next_lsn, "batches reach the log in order");
+        self.next_lsn = batch.lsn.following();
         let Some(sender) = &self.sender else { return };
-        match sender.try_send(batch) {
+        match sender.try_send((self.worker, batch)) {
             // After a fatal error the log thread is gone, and nothing reports this batch as durable.
             Ok(()) | Err(TrySendError::Disconnected(_)) => {}
-            Err(TrySendError::Full(_)) => panic!("more than {BATCHES_QUEUED_MAX} batches wait for the log"),
+            Err(TrySendError::Full(_)) => {
+                panic!("more than {BATCHES_QUEUED_MAX} batches of each worker wait for the log")
+            }
         }
     }
 
@@ -169,9 +193,21 @@ impl LogHandle {
 
 impl Drop for LogHandle {
     fn drop(&mut self) {
+        // The log thread ends when no handle can send it anything.
         self.sender = None;
+    }
+}
+
+/// The threads of a log; they end with the last handle.
+struct LogThreads {
+    preallocated: Arc<PreallocatedSegments>,
+    all: Vec<JoinHandle<()>>,
+}
+
+impl Drop for LogThreads {
+    fn drop(&mut self) {
         self.preallocated.stop();
-        for thread in self.threads.drain(..) {
+        for thread in self.all.drain(..) {
             // A panic of the thread was already reported where it happened.
             let _ = thread.join();
         }
@@ -204,9 +240,9 @@ impl Drop for LogReader {
 
 struct LogThread {
     writer: Writer,
-    batches: Receiver<Batch>,
+    batches: BatchQueue,
     options: LogOptions,
-    on_durable: Box<dyn FnMut(Lsn, Duration) + Send>,
+    on_durable: Box<dyn FnMut(WorkerId, Synced) + Send>,
 }
 
 impl LogThread {
@@ -220,14 +256,10 @@ impl LogThread {
     /// Writes batches until the handle is dropped, or an error occurs.
     fn write_all(&mut self) -> Result<(), LogError> {
         loop {
-            let next = if self.writer.wants_durability_marker() {
-                self.batches.recv_timeout(self.options.idle)
-            } else {
-                self.batches.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            };
-            match next {
-                Ok(batch) => {
-                    if !self.write(&batch)? {
+            let idle = self.writer.wants_durability_marker().then_some(self.options.idle);
+            match self.batches.next_frame(self.writer.next_lsn(), idle) {
+                Ok(shared) => {
+                    if !self.write(&shared)? {
                         return Ok(());
                     }
                 }
@@ -240,12 +272,14 @@ impl LogThread {
         }
     }
 
-    /// Writes one batch. Returns false if the log was closed while the batch waited for space.
-    fn write(&mut self, batch: &Batch) -> Result<bool, LogError> {
+    /// Writes one frame. Returns false if the log was closed while the frame waited for space.
+    fn write(&mut self, shared: &SharedFrame) -> Result<bool, LogError> {
         loop {
-            let open = match self.writer.append(batch)? {
+            let open = match self.writer.append(&shared.frame)? {
                 Append::Durable(took) => {
-                    (self.on_durable)(batch.lsn, took);
+                    for (worker, lsn) in &shared.batches {
+                        (self.on_durable)(*worker, Synced { lsn: *lsn, frame: shared.frame.lsn, took });
+                    }
                     return Ok(true);
                 }
                 Append::NeedsSegment => self.writer.preallocated.wait(),

@@ -8,8 +8,9 @@
 //! recovery        scan, visit, repair, then append        reader    chosen values of one group, off the event loop
 //! writer          one write and one sync per batch        inspect   prints `paxoi inspect log`
 //! handle          the threads around writer and reader    trim      removes segments that count no more
-//! check           reads a closed segment for the scrub    follow    reads a log again, behind the first reader
+//! shared          batches of several workers, one frame   follow    reads a log again, behind the first reader
 //! preallocation   keeps segments ready to use             status    counters, and whether there is space
+//! check           reads a closed segment for the scrub
 //! ```
 //!
 //! A failed write or sync of a frame ends the log at once and is never retried: the kernel may have dropped the pages,
@@ -27,6 +28,7 @@ mod reader;
 mod record;
 mod recovery;
 mod scan;
+mod shared;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -43,6 +45,7 @@ pub use reader::{ChosenReader, ChosenValue, ReadRange};
 pub use record::{Record, RecordKind, ValueRecord};
 pub use recovery::{LogRecoverySummary, recover, replay};
 pub(crate) use scan::hex;
+pub use shared::Synced;
 pub use status::LogStatus;
 pub use trim::DroppableSegments;
 pub use visit::{Logged, Visit};
@@ -77,8 +80,8 @@ impl fmt::Display for SegmentSequence {
     }
 }
 
-/// A log sequence number: the number of a batch, and of its frame. The first batch of a directory has 1, and each later
-/// one is one higher.
+/// A log sequence number: the number of a frame, and of a batch. The first frame of a directory has 1, and each later
+/// one is one higher. For the numbers of batches see [`Synced`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lsn(pub u64);
 
@@ -105,7 +108,8 @@ impl fmt::Display for Lsn {
 /// Records that become durable together: one frame, one write, one sync.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// The first batch after opening has [`LogHandle::next_lsn`], each later one is one higher.
+    /// The first batch after opening has at least [`LogHandle::next_lsn`]. Each later one of the same worker is higher;
+    /// see [`Synced`].
     pub lsn: Lsn,
     /// The records. The frame holds them in this order.
     pub records: Vec<Record>,

@@ -18,7 +18,7 @@ fn start(disk: &MemoryDisk) -> Opened {
     let (on_durable, durable) = channel();
     let (on_fatal, fatal) = channel();
     let hooks = Hooks {
-        on_durable: Box::new(move |lsn, _| on_durable.send(lsn).unwrap_or(())),
+        on_durable: Box::new(move |_, synced| on_durable.send(synced.lsn).unwrap_or(())),
         on_fatal: Box::new(move |error| on_fatal.send(error.to_string()).unwrap_or(())),
         on_progress: Box::new(|_, _| {}),
     };
