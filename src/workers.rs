@@ -29,6 +29,13 @@ impl fmt::Display for WorkerId {
     }
 }
 
+/// The default is the only worker of a node.
+impl Default for Workers {
+    fn default() -> Workers {
+        Workers::ONE
+    }
+}
+
 /// One worker among the workers of its node. Their number is a power of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Workers {
@@ -43,12 +50,23 @@ impl Workers {
     /// Returns worker `me` of `count` workers.
     ///
     /// # Panics
-    /// If `count` is not a power of two of at most [`WORKERS_MAX`], or `me` is not below it.
+    /// If [`Workers::checked`] returns `None`.
     #[must_use]
     pub fn new(me: WorkerId, count: u32) -> Workers {
-        assert!(count.is_power_of_two() && count <= WORKERS_MAX, "{count} is no number of workers");
-        assert!(me.0 < count, "there is no worker {me} of {count}");
-        Workers { me, count }
+        Workers::checked(me, count).unwrap_or_else(|| panic!("there is no worker {me} of {count}"))
+    }
+
+    /// Returns worker `me` of `count` workers; `None` if `count` is not a power of two of at most [`WORKERS_MAX`], or `me`
+    /// is not below it.
+    #[must_use]
+    pub fn checked(me: WorkerId, count: u32) -> Option<Workers> {
+        (count.is_power_of_two() && count <= WORKERS_MAX && me.0 < count).then_some(Workers { me, count })
+    }
+
+    /// Returns true for the worker that acts for the whole node.
+    #[must_use]
+    pub fn is_first(self) -> bool {
+        self.me == WorkerId::FIRST
     }
 
     /// Returns this worker's number.
@@ -113,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "3 is no number of workers")]
+    #[should_panic(expected = "there is no worker 0 of 3")]
     fn the_number_of_workers_is_a_power_of_two() {
         let _ = Workers::new(WorkerId(0), 3);
     }

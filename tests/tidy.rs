@@ -46,7 +46,7 @@ const LAYERS: [(&str, &[&str]); 29] = [
         "node",
         &[
             "admin", "config", "duration", "endpoint", "gate", "identity", "kv", "plural", "recovery", "routing",
-            "shard", "storage", "versions",
+            "shard", "storage", "versions", "workers",
         ],
     ),
     (
@@ -63,6 +63,7 @@ const LAYERS: [(&str, &[&str]); 29] = [
             "resolver",
             "shard",
             "storage",
+            "workers",
         ],
     ),
     ("verify", &["rng"]),
@@ -100,13 +101,14 @@ const LAYERS: [(&str, &[&str]); 29] = [
 
 /// The components of the node, each with the modules of the node that it may name, besides types of the node itself
 /// such as `Time`.
-const COMPONENTS: [(&str, &[&str]); 6] = [
-    ("clients", &["connection_table", "ticket"]),
-    ("cluster", &["cluster_time", "engine", "links", "output", "peers", "ticket", "wire", "ports"]),
+const COMPONENTS: [(&str, &[&str]); 7] = [
+    ("clients", &["connection_table", "crew", "ticket"]),
+    ("cluster", &["cluster_time", "crew", "engine", "links", "output", "peers", "ticket", "wire", "ports"]),
+    ("crew", &["clients", "cluster", "output", "peers", "ticket"]),
     ("engine", &["ticket", "wire"]),
     ("links", &["output", "peers", "connection_table", "wire"]),
     ("peers", &["wire"]),
-    ("upkeep", &["engine", "output", "wire", "ports"]),
+    ("upkeep", &["crew", "engine", "output", "wire", "ports"]),
 ];
 
 fn sources() -> Vec<(String, String)> {

@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 use std::mem;
 use std::net::SocketAddr;
 
+use bytes::BytesMut;
 use mio::Registry;
 use mio::net::TcpStream;
 use slab::Slab;
@@ -15,7 +16,7 @@ use slab::Slab;
 use crate::connection::{Connection, Phase, READ_BYTES_MAX, ReadOutcome};
 use crate::event::{CloseReason, ConnectionId, Event};
 use crate::event_loop::{LoopLimits, SystemCalls};
-use crate::outbound::WriteProgress;
+use crate::outbound::{Outbound, WriteProgress};
 use crate::transport::Transport;
 
 /// Reading stops for the turn once all connections together have read this many bytes. The next turn begins with the
@@ -128,6 +129,30 @@ impl Connections {
         transport.register(registry, id.token())?;
         entry.insert(Connection::new(id, transport, phase));
         self.generation = self.generation.wrapping_add(1);
+        Ok(id)
+    }
+
+    /// Takes an open connection out, for another event loop. Returns `None` if there is none, or if it cannot be taken out.
+    pub(crate) fn detach(&mut self, id: ConnectionId, registry: &Registry) -> Option<Detached> {
+        let connection = self.find(id).filter(|connection| connection.phase == Phase::Open)?;
+        connection.transport.deregister(registry).ok()?;
+        let connection = self.slab.remove(id.index());
+        self.accepted -= usize::from(connection.accepted);
+        let Connection { transport, input, outbound, .. } = connection;
+        Some(Detached { transport, input, outbound })
+    }
+
+    /// Takes an accepted connection of another event loop. Its input is announced in the next turn.
+    pub(crate) fn adopt(&mut self, detached: Detached, registry: &Registry) -> io::Result<ConnectionId> {
+        let Detached { transport, input, outbound } = detached;
+        let id = self.insert(transport, Phase::Open, registry)?;
+        self.accepted += 1;
+        if let Some(connection) = self.mark_dirty(id) {
+            (connection.input, connection.outbound, connection.announce) = (input, outbound, true);
+        }
+        if let Some(connection) = find(&mut self.slab, id) {
+            enqueue(connection, &mut self.ready);
+        }
         Ok(id)
     }
 
@@ -351,6 +376,24 @@ impl Connections {
             connection.in_fat = mem::take(&mut connection.active) || !connection.slim();
             connection.in_fat
         });
+    }
+}
+
+/// A connection on its way from one event loop to another: its socket, its unread input and its unwritten output.
+#[derive(Debug)]
+pub struct Detached {
+    transport: Transport,
+    input: BytesMut,
+    outbound: Outbound,
+}
+
+impl Detached {
+    /// Returns the address of the other side.
+    ///
+    /// # Errors
+    /// If the connection has ended.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.transport.peer_addr()
     }
 }
 

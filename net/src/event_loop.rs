@@ -16,6 +16,7 @@ use mio::{Poll, Token, Waker};
 
 use crate::connection::Phase;
 use crate::connections::Connections;
+pub use crate::connections::Detached;
 use crate::event::{ConnectionId, Event};
 use crate::listener::Listener;
 use crate::outbound::Outbound;
@@ -189,6 +190,20 @@ impl EventLoop {
     pub fn dial(&mut self, addr: SocketAddr) -> io::Result<ConnectionId> {
         let transport = Transport::tcp(TcpStream::connect(addr)?)?;
         self.connections.insert(transport, Phase::Connecting, self.poll.registry())
+    }
+
+    /// Takes an open connection out of this loop, for another one. Returns `None` if there is none, or if the system
+    /// cannot take it out: then the connection stays.
+    pub fn detach(&mut self, id: ConnectionId) -> Option<Detached> {
+        self.connections.detach(id, self.poll.registry())
+    }
+
+    /// Takes an accepted connection of another loop. Its input is announced again.
+    ///
+    /// # Errors
+    /// If the poller cannot take it. The connection is closed then.
+    pub fn adopt(&mut self, detached: Detached) -> io::Result<ConnectionId> {
+        self.connections.adopt(detached, self.poll.registry())
     }
 
     /// Closes a connection at once, and discards its queued output. No event follows.

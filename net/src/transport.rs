@@ -1,6 +1,7 @@
 //! The byte stream under a connection: a TCP socket today, with room for encrypted ones.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use mio::net::TcpStream;
@@ -42,6 +43,13 @@ impl Transport {
         }
     }
 
+    /// Removes the stream from the poller, so that another one can take it.
+    pub(crate) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => registry.deregister(stream),
+        }
+    }
+
     /// Returns true if a dialled socket is connected, false while that is not known.
     pub(crate) fn is_established(&self) -> io::Result<bool> {
         let Self::Tcp(stream) = self;
@@ -53,6 +61,12 @@ impl Transport {
             Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Returns the address of the other side.
+    pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
+        let Self::Tcp(stream) = self;
+        stream.peer_addr()
     }
 
     /// Returns the error that the poller hinted at.

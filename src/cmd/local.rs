@@ -54,6 +54,9 @@ pub struct LocalArgs {
     /// Passed on to each node: whether a group is led where most of its requests come in
     #[arg(long, value_enum)]
     pub leaders: Option<crate::config::LeaderMode>,
+    /// Number of workers of each node: a power of two
+    #[arg(long, value_name = "N", hide = true)]
+    pub workers: Option<u32>,
     /// Passed on to each node: log length above which checkpoints are made and the log is trimmed
     #[arg(long, value_name = "BYTES")]
     pub checkpoint_log_bytes: Option<String>,
@@ -173,6 +176,9 @@ fn spawn(args: &LocalArgs, groups: u32, number: u16, address: &str, members: &st
     }
     if let Some(leaders) = args.leaders {
         words.extend(["--leaders".to_owned(), leaders.to_string()]);
+    }
+    if let Some(workers) = args.workers {
+        words.extend(["--workers".to_owned(), workers.to_string()]);
     }
     let mut process = Command::new(&program)
         .args(&words)

@@ -15,7 +15,7 @@ use crate::storage::disk::FileDisk;
 use crate::storage::wal;
 use crate::usage::usage;
 use crate::versions::Versions;
-use crate::workers::Workers;
+use crate::workers::{WORKERS_MAX, WorkerId, Workers};
 use anyhow::Context;
 use clap::Args;
 use clap::builder::BoolishValueParser;
@@ -59,6 +59,9 @@ pub struct ServeArgs {
     /// Whether the groups are divided equally, or each is led where most of its requests come in [default: even]
     #[arg(long, env = "PAXOI_LEADERS", value_enum)]
     pub leaders: Option<LeaderMode>,
+    /// Number of workers, each a thread with an event loop: a power of two. All nodes of a cluster have the same number
+    #[arg(long, env = "PAXOI_WORKERS", value_name = "N", hide = true)]
+    pub workers: Option<u32>,
     /// Time limit of a command, after which its client gets an error [default: 5s]
     #[arg(long, env = "PAXOI_CLIENT_TIMEOUT", value_name = "TIME")]
     pub client_timeout: Option<String>,
@@ -154,7 +157,7 @@ impl ServeArgs {
         }
         let node = NodeConfig {
             id: NodeId(id),
-            workers: Workers::ONE,
+            workers: worker_count(args.workers.unwrap_or(1))?,
             initial,
             announced: args.announce_address.clone(),
             join,
@@ -221,6 +224,7 @@ impl ServeArgs {
             groups: self.groups.or(file.groups),
             reads: self.reads.or(file.reads),
             leaders: self.leaders.or(file.leaders),
+            workers: self.workers.or(file.workers),
             client_timeout: self.client_timeout.or(file.client_timeout),
             session_ttl: self.session_ttl.or(file.session_ttl),
             max_clients: self.max_clients.or(file.max_clients),
@@ -238,6 +242,12 @@ impl ServeArgs {
             parent: self.parent,
         }
     }
+}
+
+/// Returns the first of so many workers.
+fn worker_count(count: u32) -> anyhow::Result<Workers> {
+    Workers::checked(WorkerId::FIRST, count)
+        .ok_or_else(|| usage(format!("--workers {count}: give a power of two from 1 to {WORKERS_MAX}")))
 }
 
 /// Refuses addresses other than loopback: without passwords, only this machine may reach the node.

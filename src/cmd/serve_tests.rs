@@ -36,6 +36,7 @@ fn example(flag: &str) -> &'static str {
         "join" | "listen" | "announce-address" => "127.0.0.1:9",
         "reads" => "lease",
         "leaders" => "follow",
+        "workers" => "4",
         "client-timeout" | "session-ttl" | "checkpoint-age" | "scrub-interval" => "3s",
         "maxmemory" | "value-bytes-max" | "segment-bytes" | "checkpoint-log-bytes" => "1mb",
         "protocol-versions" => "1-1",

@@ -3,19 +3,21 @@
 use super::clients::{Backend, Submission};
 use super::cluster::DecisionView;
 use super::core::Core;
+use super::crew::Told;
 use super::engine::{Read, RequestContext};
-use super::ticket::Ticket;
+use super::passing::stale_reply;
+use super::ticket::{ClientTicket, Ticket};
 use super::{Output, Time};
 use crate::admin::info::ClientsView;
 use crate::admin::stats::Stats;
-use crate::config::{NodeConfig, OUT_OF_MEMORY, ReadMode};
+use crate::config::{GROUP_QUEUE_BYTES, NodeConfig, OUT_OF_MEMORY, ReadMode};
 use crate::kv::ParseContext;
 use crate::kv::command::Command;
 use crate::kv::encode::encode;
-use crate::kv::fanout::NOT_SERVED;
 use crate::kv::reply::Reply;
 use crate::kv::table::Spec;
 use crate::storage::wal::Lsn;
+use crate::workers::{WorkerId, Workers};
 use bytes::Bytes;
 use groups::{GroupId, Instance, Ms, NodeId};
 
@@ -75,7 +77,15 @@ impl Backend for Core<'_> {
         self.engine.all() as u32
     }
 
-    fn has(&self, group: GroupId) -> bool {
+    fn workers(&self) -> Workers {
+        self.config.workers
+    }
+
+    fn tell_worker(&mut self, worker: WorkerId, message: Told) {
+        self.ports.crew.tell(worker, message);
+    }
+
+    fn is_here(&self, group: GroupId) -> bool {
         self.engine.has(group)
     }
 
@@ -95,23 +105,32 @@ impl Backend for Core<'_> {
     }
 
     fn group_refusal(&self, group: GroupId, command: &Command<'_>, bytes: usize) -> Option<Reply<'static>> {
+        if self.is_elsewhere(group) {
+            return None;
+        }
         self.ports.refusals(self.engine).of_group(group, command.is_write(), bytes)
     }
 
     fn holds_command(&self, group: GroupId, command: &Command<'_>, bytes: usize) -> bool {
+        if self.is_elsewhere(group) {
+            return command.is_write() && self.ports.crew.in_flight_bytes_to(group) >= GROUP_QUEUE_BYTES;
+        }
         self.engine.holds_command(group, command.is_write(), bytes)
     }
 
     fn holds_writers(&self, bytes: usize, queue_bytes: usize) -> bool {
-        self.engine.holds_writers(bytes, queue_bytes)
+        self.engine.holds_writers(bytes, queue_bytes) || self.ports.crew.in_flight_bytes() >= queue_bytes
     }
 
     fn takes_again(&self, group: GroupId, bytes: usize) -> bool {
+        if self.is_elsewhere(group) {
+            return self.ports.crew.in_flight_bytes_to(group) < GROUP_QUEUE_BYTES / 2;
+        }
         self.engine.serves_again(group, bytes)
     }
 
     fn reads(&self) -> usize {
-        self.engine.reads()
+        self.engine.reads() + self.ports.crew.in_flight()
     }
 
     fn takes_upload(&self, bytes: usize) -> bool {
@@ -130,10 +149,18 @@ impl Backend for Core<'_> {
     }
 
     fn expected_bytes(&self, group: GroupId, command: &Command<'_>) -> usize {
+        if self.is_elsewhere(group) {
+            return 0;
+        }
         self.engine.shard().store(group).expected_bytes(command)
     }
 
     fn submit(&mut self, submission: Submission<'_>, time: Time) {
+        if let Ticket::Client(client) = submission.ticket
+            && self.is_elsewhere(submission.group)
+        {
+            return self.pass(&submission, client, time);
+        }
         let timeout_ms = self.config.client_timeout_ms;
         if self.ports.relays.to().is_some() {
             return self.ports.relays.send(&submission, timeout_ms, self.ports.peers, time);
@@ -143,14 +170,15 @@ impl Backend for Core<'_> {
     }
 
     fn read_stale(&self, group: GroupId, body: &[u8]) -> Reply<'_> {
-        let store = self.engine.shard().store(group);
-        // At the store's own time, no key that it still holds is due.
-        store.read(body, store.time_ms()).unwrap_or(NOT_SERVED)
+        stale_reply(self.engine, group, body)
     }
 
-    fn begin_stale_read(&mut self, group: GroupId, verb: u16, body: Bytes, ticket: Ticket) {
-        let (since_us, deadline_ms) = (self.ports.now_us, Ms::MAX);
-        self.engine.read_stale(Read { group, body, ticket, deadline_ms, verb, since_us, long: true });
+    fn begin_stale_read(&mut self, group: GroupId, verb: u16, body: Bytes, client: ClientTicket, long: bool) {
+        if self.is_elsewhere(group) {
+            return self.pass_stale(group, verb, &body, client, long);
+        }
+        let (since_us, deadline_ms, ticket) = (self.ports.now_us, Ms::MAX, Ticket::Client(client));
+        self.engine.read_stale(Read { group, body, ticket, deadline_ms, verb, since_us, long });
     }
 
     fn gathered_lsn(&self) -> Lsn {
@@ -207,7 +235,8 @@ impl Core<'_> {
         let context = RequestContext { ticket, verb, since_us: time.mono_us };
         // Only commands of this node's own clients are uploaded: this node lets the client's next commands wait for the
         // upload. A command that another member passes on is short, and goes into the log whole.
-        if !matches!(ticket, Ticket::Relayed(_)) && self.is_upload(command, request.bytes) {
+        let is_own = !matches!(ticket, Ticket::Relayed(_));
+        if is_own && self.is_upload(command, request.bytes) {
             return self.engine.upload(group, command, request.buffer, context, deadline_ms);
         }
         if self.is_logged(command) {

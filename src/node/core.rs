@@ -4,11 +4,13 @@
 use super::Time;
 use super::admin::ProcessInfo;
 use super::cluster::{self, Cluster};
+use super::crew::Told;
 use super::durability::Durability;
 use super::engine::{Engine, Ports};
 use super::links::{self, Links};
 use super::loading::Loading;
 use super::names::Names;
+use super::peers::Roster;
 use super::ports::EnginePorts;
 use super::relay::Answers;
 use super::upkeep::{self, LogSize, Upkeep};
@@ -16,6 +18,7 @@ use super::wire::{NodeMessage, Refusal};
 use crate::config::NodeConfig;
 use crate::identity::{BirthRecord, Identity};
 use crate::storage::wal::Lsn;
+use crate::workers::WorkerId;
 use groups::{GroupId, NodeId, Us};
 
 /// References to the components; see the module.
@@ -70,9 +73,20 @@ impl Core<'_> {
 
     /// Makes this node a member of its cluster: the identity that says so is durable.
     pub(super) fn on_stored(&mut self, record: BirthRecord, links: &mut Links, time: Time) {
-        cluster::announce(&record, self.config);
+        if self.config.workers.is_first() {
+            cluster::announce(&record, self.config);
+        }
         self.set_groups(&record);
         self.identity.birth = Some(record);
+        let identity = &*self.identity;
+        if self.config.workers.is_first() {
+            self.ports.crew.tell_all(|| Told::Joined(Box::new(identity.clone())));
+        } else {
+            // A worker without groups hears of the members from the others, but must know their storage ids at once.
+            let mut roster = Roster::of_one(&cluster::membership(self.config, identity.birth.as_ref()));
+            roster.add(&identity.joined);
+            self.ports.peers.enroll(roster);
+        }
         self.update_roster(links, time);
         self.engine.begin_groups(time.clock());
         // The other members get the birth record, as they may be unborn. Then all connections begin anew, with hellos
@@ -85,6 +99,38 @@ impl Core<'_> {
         // Connections in the handshake are closed too: this node may have told the other side already that it is not
         // born.
         links.close_all(self, time);
+    }
+
+    /// Handles a message of another worker of this node.
+    pub(super) fn on_told(&mut self, from: WorkerId, message: Told, links: &mut Links, time: Time) {
+        match message {
+            Told::Commands(batch) => self.take_commands(from, batch, time),
+            Told::Replies(batch) => self.take_replies(from, batch),
+            Told::Joined(identity) => {
+                let record = identity.birth.clone();
+                *self.identity = *identity;
+                record.into_iter().for_each(|record| self.on_stored(record, links, time));
+            }
+            Told::Members(roster) => {
+                self.ports.crew.set_roster(from, *roster);
+                self.engine.note_members_changed();
+                self.update_roster(links, time);
+            }
+            Told::Wait(_) | Told::EndWait(_) | Told::WaitProgress(..) => {
+                unreachable!("the clients take messages about waits")
+            }
+            Told::Change(request) => {
+                if self.is_born() && !self.loading.is_loading() {
+                    let (cluster, mut cx) = self.cluster(time);
+                    cluster.handle_change(request, &mut cx);
+                }
+            }
+            Told::Changed(report) => self.cluster.handle_change_report(from, report),
+            Told::Released(file) => self.with_upkeep(time, |upkeep, cx| upkeep.on_released(file, cx)),
+            Told::Floor(below) => {
+                self.with_upkeep(time, |upkeep, cx| upkeep.note_floor(from, below, cx));
+            }
+        }
     }
 
     /// Takes over the members of the cluster if they have changed. New members are dialled, and admitted if they wait
@@ -110,10 +156,10 @@ impl Core<'_> {
 
     /// Notes that the batches up to `lsn` are durable; the frame of the last one has the number `frame`. The sync took
     /// `sync_us`.
-    pub(super) fn on_durable(&mut self, lsn: Lsn, frame: Lsn, sync_us: Us) {
+    pub(super) fn on_durable(&mut self, (lsn, frame): (Lsn, Lsn), sync_us: Us, time: Time) {
         self.ports.stats.fsyncs.record(sync_us);
         self.engine.on_durable((lsn, frame), sync_us, &mut self.ports);
-        self.ports.outputs.extend(self.upkeep.on_durable(lsn));
+        self.with_upkeep(time, |upkeep, cx| upkeep.on_durable(lsn, cx));
     }
 
     /// Updates the version of the values that this node may propose, after the members or their versions changed.

@@ -10,10 +10,13 @@
 use super::Time;
 use super::core::Core;
 use super::links::Links;
+use super::output::Output;
 use super::wire::NodeMessage;
+use crate::config::{REACH_GRACE_MS, REACH_START_MS};
 use crate::identity::Identity;
 use crate::plural::plural;
 use crate::recovery::CheckpointLoadSummary;
+use crate::shard::Replica;
 use crate::storage::wal::Lsn;
 use groups::{GroupId, NodeId};
 
@@ -85,8 +88,35 @@ impl Loading {
 }
 
 impl Core<'_> {
+    /// Begins after the recovery. The log is durable up to `lsn`; time limits run from here.
+    pub(super) fn begin(&mut self, lsn: Lsn, links: &mut Links, time: Time) {
+        let now_ms = time.mono_ms();
+        self.engine.begin(lsn);
+        self.engine.begin_groups(time.clock());
+        self.update_roster(links, time);
+        let is_born = self.is_born();
+        self.ports.peers.begin(is_born, now_ms + REACH_START_MS - REACH_GRACE_MS, time.mono_us);
+        links.begin(now_ms);
+        self.upkeep.begin(now_ms);
+    }
+
+    /// Puts rebuilt groups in their places, and serves them from now on. The node begins with the first ones. Returns true
+    /// if it has begun now.
+    pub(super) fn put_rebuilt(&mut self, replicas: Vec<(GroupId, Replica)>, links: &mut Links, time: Time) -> bool {
+        let groups: Vec<GroupId> = replicas.iter().map(|(group, _)| *group).collect();
+        self.engine.put(replicas);
+        let first = self.loading.on_groups();
+        if let Some(lsn) = first {
+            self.begin(lsn, links, time);
+            // The hellos of members that waited are read now.
+            self.ports.outputs.extend(links.ids().into_iter().map(Output::Resume));
+        }
+        self.on_rebuilt(&groups, first.is_none(), links, time);
+        first.is_some()
+    }
+
     /// Serves rebuilt groups from now on. If the node `has_begun` before, the groups' time limits begin now.
-    pub(super) fn on_rebuilt(&mut self, groups: &[GroupId], has_begun: bool, links: &mut Links, time: Time) {
+    fn on_rebuilt(&mut self, groups: &[GroupId], has_begun: bool, links: &mut Links, time: Time) {
         if has_begun {
             let begin = |group: &mut groups::Group, _: &mut Vec<groups::Effect>| group.begin(time.clock());
             groups.iter().for_each(|group| self.engine.quiet_step(*group, &mut self.ports, begin));

@@ -31,12 +31,14 @@ mod cluster;
 mod cluster_time;
 mod connection_table;
 mod core;
+pub mod crew;
 mod durability;
 mod engine;
 mod links;
 mod loading;
 mod names;
 pub mod output;
+mod passing;
 pub mod peers;
 mod ports;
 mod receiver;
@@ -53,11 +55,11 @@ pub mod wire;
 
 use self::core::Core;
 use crate::admin::stats::Stats;
-use crate::config::{NodeConfig, REACH_GRACE_MS, REACH_START_MS, STALL_MS_MIN};
+use crate::config::{NodeConfig, STALL_MS_MIN};
 use crate::identity::Identity;
 use crate::kv::reply::Reply;
 use crate::kv::table;
-use crate::recovery::{CheckpointLoadSummary, EmptyShard, RebuildResult};
+use crate::recovery::{CheckpointLoadSummary, EmptyShard};
 use crate::shard::{Replica, Shard};
 use crate::storage::checkpoint::{Catalog, CheckpointSequence};
 use crate::storage::wal::{Lsn, Record};
@@ -67,6 +69,7 @@ use bytes::BytesMut;
 use clients::Clients;
 use cluster::Cluster;
 use cluster_time::ClusterTime;
+use crew::Crew;
 use durability::Durability;
 use engine::Engine;
 use groups::{GroupId, Ms, Us};
@@ -82,6 +85,7 @@ use std::net::SocketAddr;
 use upkeep::{Ranges, Upkeep};
 
 pub use admin::Facts as ProcessFacts;
+pub use crew::WorkerMessage;
 pub use output::{Close, Completion, Driver, Output, Outputs};
 pub use space::Space;
 pub use time::Time;
@@ -97,6 +101,7 @@ pub struct Node {
     peers: Peers,
     cluster: Cluster,
     upkeep: Upkeep,
+    crew: Crew,
     relays: Relays,
     durability: Durability,
     cluster_time: ClusterTime,
@@ -125,6 +130,7 @@ impl Node {
             peers: Peers::new(&identity, Roster::of_one(&first), &config),
             cluster: Cluster::new(&identity, &config),
             upkeep: Upkeep::new(&config),
+            crew: Crew::new(config.workers),
             relays: Relays::new(identity.start),
             durability: Durability::default(),
             cluster_time: ClusterTime::new(config.versions),
@@ -150,6 +156,7 @@ impl Node {
         let ports = EnginePorts {
             peers: &mut self.peers,
             clients: None,
+            crew: &mut self.crew,
             relays: &mut self.relays,
             ranges: &mut self.ranges,
             stats: &mut self.stats,
@@ -203,16 +210,10 @@ impl Node {
     /// # Panics
     /// If the log has not been read, or a group is here already.
     pub fn groups_rebuilt(&mut self, replicas: Vec<(GroupId, Replica)>, time: Time) {
-        let groups: Vec<GroupId> = replicas.iter().map(|(group, _)| *group).collect();
-        self.engine.put(replicas);
-        let first = self.loading.on_groups();
-        if let Some(lsn) = first {
-            self.begin(lsn, time);
-            // The hellos of members that waited are read now.
-            self.outputs.extend(self.links.ids().into_iter().map(Output::Resume));
-        }
         let (links, mut core) = self.core();
-        core.on_rebuilt(&groups, first.is_none(), links, time);
+        if core.put_rebuilt(replicas, links, time) {
+            self.ticked_ms = time.mono_ms();
+        }
     }
 
     /// Ends the start: all groups are here, and `restored` was in the checkpoints.
@@ -225,33 +226,18 @@ impl Node {
         core.update_roster(links, time);
     }
 
-    /// Calls [`Node::log_read`], [`Node::groups_rebuilt`] and [`Node::all_rebuilt`] at once, for callers without
-    /// threads.
-    pub fn rebuilt(&mut self, rebuilt: RebuildResult, lsn: Lsn, time: Time) {
-        let RebuildResult { mut shard, peers, catalog, restored } = rebuilt;
-        self.log_read(&peers, &catalog, lsn);
-        self.groups_rebuilt(shard.take_all(), time);
-        self.all_rebuilt(&restored, time);
-    }
-
     /// Begins after the recovery. The log is durable up to `lsn`; time limits run from here.
     pub fn begin(&mut self, lsn: Lsn, time: Time) {
-        let now_ms = time.mono_ms();
-        self.engine.begin(lsn);
-        self.engine.begin_groups(time.clock());
         let (links, mut core) = self.core();
-        core.update_roster(links, time);
-        self.peers.begin(self.is_born(), now_ms + REACH_START_MS - REACH_GRACE_MS, time.mono_us);
-        self.links.begin(now_ms);
-        self.upkeep.begin(now_ms);
-        self.ticked_ms = now_ms;
+        core.begin(lsn, links, time);
+        self.ticked_ms = time.mono_ms();
     }
 
     // Connections.
 
-    /// Takes an accepted connection.
+    /// Takes an accepted connection, or one that another worker has handed over.
     pub fn opened(&mut self, id: ConnectionId, addr: SocketAddr, time: Time) {
-        self.stats.connections_received += 1;
+        self.stats.connections_received += u64::from(self.config.workers.is_first());
         self.arrivals.opened(id, addr, time);
     }
 
@@ -268,7 +254,10 @@ impl Node {
                     tracing::warn!("{addr} asks for an encrypted connection, which is not supported");
                     self.admit_client(id, addr, Some("ERR TLS is not supported"), time);
                 }
-                Some(ConnectionOwner::Clients(addr)) => self.admit_client(id, addr, None, time),
+                Some(ConnectionOwner::Clients(addr)) => match self.crew.deal_client(self.loading.has_not_begun()) {
+                    Some(worker) => return self.outputs.push(Output::HandOver(id, worker)),
+                    None => self.admit_client(id, addr, None, time),
+                },
                 None => {}
             }
         }
@@ -276,7 +265,9 @@ impl Node {
             let (clients, _, mut core) = self.parts();
             clients.input(id, input, unsent, &mut core, time);
         } else if !self.links.has(id) {
-            input.clear();
+            if !self.outputs.hand_over(id) {
+                input.clear();
+            }
         } else if self.loading.has_not_begun() {
             // The member waits; see `loading`.
             self.outputs.push(Output::Pause(id));
@@ -384,6 +375,7 @@ impl Node {
         }
         let (clients, _, mut core) = self.parts();
         clients.resume(&mut core, time.mono_ms());
+        self.outputs.extend(self.crew.take());
     }
 
     // Results of outputs.
@@ -403,7 +395,7 @@ impl Node {
             Completion::Connected(id) => links.say_hello(id, &mut core),
             Completion::Resolved(name, ip) => core.names.on_resolved(&name, ip),
             Completion::Stored(record) => core.on_stored(record, links, time),
-            Completion::Durable { lsn, frame, sync_us } => core.on_durable(lsn, frame, sync_us),
+            Completion::Durable { lsn, frame, sync_us } => core.on_durable((lsn, frame), sync_us, time),
             Completion::Scrubbed(findings) => core.upkeep.scrubbed(&findings, core.engine.owned()),
             Completion::Unread(range) => core.ports.ranges.put_back(range),
             Completion::Read(range, values) => {
@@ -413,6 +405,13 @@ impl Node {
                 core.with_upkeep(time, |upkeep, cx| upkeep.on_checkpoint_result(result, cx));
             }
             Completion::Transfer(result) => core.with_upkeep(time, |upkeep, cx| upkeep.on_transfer_result(result, cx)),
+            Completion::Told(from, WorkerMessage(message)) => {
+                let (clients, _, mut core) = self.parts();
+                if let Some(message) = clients.on_told(from, message, &mut core) {
+                    let (links, mut core) = self.core();
+                    core.on_told(from, message, links, time);
+                }
+            }
             Completion::DroppableSegments(droppable) => core.with_upkeep(time, |upkeep, cx| upkeep.trim(droppable, cx)),
         }
     }

@@ -1,11 +1,13 @@
 //! The actions that a node requests outside of itself, and the one place where they are executed. The server, a loading
 //! node and the simulator are [`Driver`]s. A new kind of output does not compile until each of them handles it.
 
+use super::crew::WorkerMessage;
 use super::{Node, Time};
 use crate::identity::{BirthRecord, Identity};
 use crate::storage::checkpoint::{CheckpointResult, CheckpointTask, TransferResult, TransferTask};
 use crate::storage::scrub::Findings;
 use crate::storage::wal::{Batch, ChosenValue, DroppableSegments, Lsn, ReadRange, SegmentSequence};
+use crate::workers::WorkerId;
 use bytes::Bytes;
 use groups::{Instance, NodeId, Us};
 use net::event::ConnectionId;
@@ -51,6 +53,11 @@ pub enum Output {
     Transfer(TransferTask),
     /// Store the identity; see [`Completion::Stored`].
     StoreIdentity(Box<Identity>),
+    /// Give another worker of this node a message; see [`Completion::Told`].
+    Tell(WorkerId, WorkerMessage),
+    /// Move a connection, with its unread input, to another worker. To this worker the connection is closed, without an
+    /// event.
+    HandOver(ConnectionId, WorkerId),
     /// Stop the node: it can never serve as it is, for this reason.
     Stop(String),
 }
@@ -92,6 +99,8 @@ pub enum Completion {
     Transfer(TransferResult),
     /// The result of [`Output::StoreIdentity`]: the identity with this birth record is durable.
     Stored(BirthRecord),
+    /// A message of another worker of this node.
+    Told(WorkerId, WorkerMessage),
     /// The findings of a scrub of the disk, which no output asked for. Damaged files are written anew from memory.
     Scrubbed(Findings),
 }
@@ -115,6 +124,11 @@ impl Outputs {
 
     pub(super) fn close(&mut self, connection: ConnectionId, how: Close) {
         self.push(Output::Close(connection, how));
+    }
+
+    /// Returns true if a connection is handed over to another worker in this turn: its input is for that worker.
+    pub(super) fn hand_over(&self, connection: ConnectionId) -> bool {
+        self.queue.iter().any(|output| matches!(output, Output::HandOver(id, _) if *id == connection))
     }
 
     /// Takes all outputs.
@@ -197,6 +211,12 @@ pub trait Driver {
 
     /// Gives the transfer worker a task.
     fn transfer(&mut self, task: TransferTask);
+
+    /// Gives another worker of this node a message.
+    fn tell(&mut self, worker: WorkerId, message: WorkerMessage);
+
+    /// Moves a connection, with its unread input, to another worker.
+    fn hand_over(&mut self, connection: ConnectionId, worker: WorkerId);
 
     /// Stores the identity durably.
     ///
@@ -284,6 +304,8 @@ fn carry_out_one<D: Driver>(driver: &mut D, output: Output, time: Time) -> Resul
                 driver.node().on_completion(Completion::Stored(record), time);
             }
         }
+        Output::Tell(worker, message) => driver.tell(worker, message),
+        Output::HandOver(connection, worker) => driver.hand_over(connection, worker),
         Output::Stop(reason) => return Err(driver.stop(reason)),
     }
     Ok(())

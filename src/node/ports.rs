@@ -1,9 +1,10 @@
-//! Connects the engine to the rest of the node: frames to the other members, replies to clients and to members that
-//! pass commands on, leases, and [`Output`]s.
+//! Connects the engine to the rest of the node: frames to the other members, replies to clients, to other workers and to
+//! members that pass commands on, leases, and [`Output`]s.
 
 use super::Time;
 use super::clients::Clients;
 use super::cluster_time::ClusterTime;
+use super::crew::Crew;
 use super::engine::{Engine, Ports, UploadNeeds};
 use super::output::{Output, Outputs};
 use super::peers::Peers;
@@ -24,6 +25,7 @@ pub(super) struct EnginePorts<'a> {
     pub(super) peers: &'a mut Peers,
     /// `None` while a client's requests are carried out: no command is answered during that time.
     pub(super) clients: Option<&'a mut Clients>,
+    pub(super) crew: &'a mut Crew,
     pub(super) relays: &'a mut Relays,
     pub(super) ranges: &'a mut Ranges,
     pub(super) stats: &'a mut Stats,
@@ -38,6 +40,7 @@ impl EnginePorts<'_> {
         EnginePorts {
             peers: self.peers,
             clients: self.clients.as_deref_mut(),
+            crew: self.crew,
             relays: self.relays,
             ranges: self.ranges,
             stats: self.stats,
@@ -90,6 +93,8 @@ impl Ports for EnginePorts<'_> {
     fn reply(&mut self, ticket: Ticket, reply: Reply<'_>) {
         let ticket = match ticket {
             Ticket::Client(ticket) => ticket,
+            // The worker of the client counts an error.
+            Ticket::Worker(ticket) => return self.crew.answer(ticket, reply),
             Ticket::Relayed(served) => return self.relays.answer(served, &reply, self.peers),
             Ticket::Upload { .. } => unreachable!("the engine takes the replies to parts of uploads"),
         };

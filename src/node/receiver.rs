@@ -42,7 +42,7 @@ impl Receiver for Core<'_> {
     }
 
     fn is_asking_to_join(&self) -> bool {
-        self.cluster.is_asking_to_join(self.config)
+        self.config.workers.is_first() && self.cluster.is_asking_to_join(self.config)
     }
 
     fn check_unborn_hello(&self, hello: &Hello) -> Result<(), Refusal> {

@@ -259,7 +259,9 @@ impl World {
                 }
             }
             Output::Close(id, _) => self.close(place, id),
-            Output::StoreIdentity(_) | Output::Stop(_) => panic!("{output:?}"),
+            Output::StoreIdentity(_) | Output::Stop(_) | Output::Tell(..) | Output::HandOver(..) => {
+                panic!("{output:?}")
+            }
             // Unread input of clients is offered again anyway, and no node has files.
             Output::Pause(_) | Output::Resume(_) | Output::LookUp(_) | Output::Dial(_, Purpose::Bulk, _) => {}
             Output::QueryDroppable(_) | Output::DropSegments(_) | Output::Checkpoint(_) | Output::Transfer(_) => {}
@@ -362,7 +364,11 @@ fn a_node_that_loads_says_so_and_lets_members_wait() {
 
     let time = world.time;
     let rebuilt = rebuilt_of_nothing(empty_shard, time);
-    world.node(3).node.rebuilt(rebuilt, Lsn(0), time);
+    let RebuildResult { mut shard, peers, catalog, restored } = rebuilt;
+    let node = &mut world.node(3).node;
+    node.log_read(&peers, &catalog, Lsn(0));
+    node.groups_rebuilt(shard.take_all(), time);
+    node.all_rebuilt(&restored, time);
     assert_eq!(world.ask(3, 0, "GET k"), "$1\r\nv");
     assert!(world.follows(3));
     assert!(world.ask(3, 0, "INFO persistence").contains("\r\nloading:0\r\n"));

@@ -8,6 +8,7 @@
 use crate::identity::BirthRecord;
 use crate::storage::checkpoint::CheckpointSequence;
 use crate::versions::Versions;
+use crate::workers::{WorkerId, Workers};
 use bytes::{Bytes, BytesMut};
 use groups::membership::MemberInfo;
 use groups::{Ballot, GroupId, Instance, LeadershipAnswer, Ms, NodeId, Us};
@@ -52,6 +53,10 @@ pub struct Hello {
     /// the sender is a member can dial no other address.
     #[serde(skip)]
     pub address: Option<String>,
+    /// The worker of the sender that says hello, and the number of its workers. The receiver's worker with the same
+    /// number takes the connection. A sender with one worker omits them.
+    #[serde(skip)]
+    pub workers: Workers,
 }
 
 impl Hello {
@@ -61,6 +66,9 @@ impl Hello {
             body = postcard::to_extend(&self.versions, body)?;
             body = postcard::to_extend(&(self.to, &self.announced), body)?;
             body = postcard::to_extend(&self.address, body)?;
+            if self.workers != Workers::ONE {
+                body = postcard::to_extend(&(self.workers.me().0, self.workers.count()), body)?;
+            }
         }
         Ok(body)
     }
@@ -75,8 +83,10 @@ impl Hello {
             return Ok(Hello { versions, ..hello });
         }
         let ((to, announced), rest) = postcard::take_from_bytes(rest)?;
-        let address = if rest.is_empty() { None } else { postcard::from_bytes(rest)? };
-        Ok(Hello { versions, to, announced, address, ..hello })
+        let (address, rest) = if rest.is_empty() { (None, rest) } else { postcard::take_from_bytes(rest)? };
+        let (worker, count) = if rest.is_empty() { (0, 1) } else { postcard::from_bytes(rest)? };
+        let workers = Workers::checked(WorkerId(worker), count).ok_or(postcard::Error::SerdeDeCustom)?;
+        Ok(Hello { versions, to, announced, address, workers, ..hello })
     }
 
     /// Returns the random number of this start.

@@ -63,7 +63,7 @@ pub enum RebuildOutput<R> {
 }
 
 /// A summary of what was loaded from the checkpoints.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct CheckpointLoadSummary {
     /// Sequence numbers of files that cannot be used for some or all of their groups.
     pub damaged: Vec<CheckpointSequence>,

@@ -2,15 +2,16 @@
 //! groups as they are rebuilt.
 
 use super::process::random;
-use super::threads::{Notice, tell};
+use super::threads::{Notice, Notifier};
 use crate::plural::plural;
 use crate::recovery::{self, EmptyShard, RebuildInput, RebuildOutput, RecoveryProgress, Refusal};
+use crate::shard::Replica;
 use crate::storage::checkpoint::Catalog;
 use crate::storage::disk::Disk;
 use crate::storage::wal::{Hooks, Log, LogError, LogHandle, LogOptions, LogRecoverySummary, Record, Visit};
+use crate::workers::{WorkerId, Workers};
 use anyhow::{Context, bail};
-use groups::Clock;
-use mio::Waker;
+use groups::{Clock, GroupId};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
@@ -26,9 +27,8 @@ pub(super) struct Loading {
     pub(super) dir: String,
     /// Sends the log, or the error, to the caller that waits for it. `None` afterwards.
     pub(super) opened: Option<Sender<anyhow::Result<Opened>>>,
-    /// Sends everything after the log to the event loop.
-    pub(super) notices: Sender<Notice>,
-    pub(super) waker: Arc<Waker>,
+    /// The workers, in order: each gets its groups and everything after the log. The first one waits for the log.
+    pub(super) workers: Vec<Notifier>,
 }
 
 /// A log that has been read and takes new records.
@@ -48,7 +48,7 @@ impl Loading {
         let error = error.context(format!("cannot use the data directory {}", self.dir));
         match self.opened.take() {
             Some(opened) => self.answer(&opened, Err(error)),
-            None => tell(&self.notices, &self.waker, Notice::Fatal(format!("{error:#}"))),
+            None => self.workers[0].tell(Notice::Fatal(format!("{error:#}"))),
         }
     }
 
@@ -64,9 +64,7 @@ impl Loading {
         let mut read = Ok(LogRecoverySummary::default());
         let rebuild = empty_shard.rebuild(&input, checkpoint_set, feed, &mut |output| match output {
             RebuildOutput::Log { read: opened, peers, catalog } => read = self.on_log(opened, peers, catalog),
-            RebuildOutput::Groups(replicas) if read.is_ok() => {
-                tell(&self.notices, &self.waker, Notice::Groups(replicas));
-            }
+            RebuildOutput::Groups(replicas) if read.is_ok() => self.give_groups(replicas),
             RebuildOutput::Groups(_) => {}
         });
         let (rebuild, recovered) = (rebuild.context("cannot start a thread")?, read?);
@@ -82,8 +80,17 @@ impl Loading {
             plural(states as u64),
             plural(records)
         );
-        tell(&self.notices, &self.waker, Notice::Loaded(restored));
+        self.workers.iter().for_each(|worker| worker.tell(Notice::Loaded(restored.clone())));
         Ok(())
+    }
+
+    /// Gives each worker its groups. A worker without groups hears of the portion, too: it begins with the first one.
+    fn give_groups(&self, mut replicas: Vec<(GroupId, Replica)>) {
+        for (me, worker) in self.workers.iter().enumerate() {
+            let workers = Workers::new(WorkerId(me as u32), self.workers.len() as u32);
+            let own = replicas.extract_if(.., |(group, _)| workers.owns(*group)).collect();
+            worker.tell(Notice::Groups(own));
+        }
     }
 
     fn on_log(
@@ -102,7 +109,7 @@ impl Loading {
     fn answer(&self, opened: &Sender<anyhow::Result<Opened>>, answer: anyhow::Result<Opened>) {
         // The receiver is gone if the node was told to stop.
         let _ = opened.send(answer);
-        let _ = self.waker.wake();
+        self.workers[0].wake();
     }
 }
 
@@ -111,7 +118,7 @@ impl Loading {
 impl Drop for Loading {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            tell(&self.notices, &self.waker, Notice::Fatal("the thread that loads the data is gone".to_owned()));
+            self.workers[0].tell(Notice::Fatal("the thread that loads the data is gone".to_owned()));
         }
     }
 }

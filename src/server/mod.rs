@@ -5,12 +5,14 @@
 //! starting   from a directory to a node that serves          front     sockets and node
 //! loading    the thread that reads the directory
 //! threads    the other threads, and their messages           process   facts about the process, and the clocks
+//! team       the event loops side by side
 //! ```
 
 mod front;
 mod loading;
 mod process;
 mod starting;
+mod team;
 mod threads;
 
 pub use process::random;
@@ -20,7 +22,7 @@ use crate::descriptors;
 use crate::endpoint::Endpoint;
 use crate::identity::{self, Identity};
 use crate::node::output::{self, Dialled};
-use crate::node::{Close, Completion, Driver, Node, ProcessFacts, Space, Time};
+use crate::node::{Close, Completion, Driver, Node, ProcessFacts, Space, Time, WorkerMessage};
 use crate::recovery::RecoveryProgress;
 use crate::resolver::{Lookup, Resolver};
 use crate::storage::checkpoint::{CheckpointTask, TransferTask, WorkerThread};
@@ -28,6 +30,7 @@ use crate::storage::disk::Disk;
 use crate::storage::wal::{
     Batch, DroppableSegments, LogHandle, LogOptions, LogReader, ReadRange, SegmentSequence, Synced,
 };
+use crate::workers::WorkerId;
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use front::Front;
@@ -39,8 +42,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
+use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
-use threads::Notice;
+use team::{Letter, Team};
+use threads::{Notice, Notifier};
 
 /// Interval between look-ups of facts about the process, in milliseconds.
 const FACTS_MS: Ms = Ms(1_000);
@@ -56,10 +61,16 @@ pub struct Server {
     reader: LogReader,
     checkpoint_worker: WorkerThread<CheckpointTask>,
     transfer_worker: WorkerThread<TransferTask>,
-    /// Keeps the scrub going: dropping this ends it.
-    _scrub: Sender<()>,
+    /// At the first worker: keeps the scrub going. Dropping this ends it.
+    _scrub: Option<Sender<()>>,
     resolver: Resolver,
     notices: Receiver<Notice>,
+    notifier: Notifier,
+    /// This worker, and the mailboxes of all.
+    worker: WorkerId,
+    team: Arc<Team>,
+    /// At the first worker, before it runs: the other workers.
+    others: Vec<Server>,
     clock: WallClock,
     stopping: Arc<AtomicBool>,
     progress: Arc<RecoveryProgress>,
@@ -85,6 +96,27 @@ impl Server {
     /// # Errors
     /// The reason why the node cannot go on.
     pub fn run(mut self) -> anyhow::Result<()> {
+        let threads = std::mem::take(&mut self.others).into_iter().map(|other| {
+            let (name, first) = (format!("paxoi-{}", other.worker), self.notifier.clone());
+            Builder::new().name(name).spawn(move || {
+                let fatal = |error| first.tell(Notice::Fatal(format!("{error:#}")));
+                other.serve().unwrap_or_else(fatal);
+            })
+        });
+        let threads: Vec<JoinHandle<()>> = threads.collect::<Result<_, _>>().context("cannot start a thread")?;
+        let (team, stopping) = (self.team.clone(), self.stopping.clone());
+        let ended = self.serve();
+        stopping.store(true, Ordering::Relaxed);
+        team.wake_all();
+        for thread in threads {
+            // A panic ends the process, or was reported where it happened.
+            let _ = thread.join();
+        }
+        ended
+    }
+
+    /// Serves with one worker until told to stop.
+    fn serve(mut self) -> anyhow::Result<()> {
         let mut happened = Vec::new();
         let mut ended = Ok(());
         while ended.is_ok() && !self.stopping.load(Ordering::Relaxed) {
@@ -98,13 +130,20 @@ impl Server {
     /// Runs one turn: polls the sockets, passes events and notices to the node, ticks, carries out the node's outputs,
     /// and flushes the sockets.
     fn turn(&mut self, happened: &mut Vec<Event>) -> anyhow::Result<()> {
-        self.front.events.poll(Some(self.patience()), happened).context("the system's poller failed")?;
+        let patience = self.patience();
+        let sleeps = patience > Duration::ZERO && self.team.may_sleep(self.worker);
+        let patience = if sleeps { patience } else { Duration::ZERO };
+        self.front.events.poll(Some(patience), happened).context("the system's poller failed")?;
+        self.team.on_awake(self.worker);
         let time = self.clock.now();
         for event in happened.drain(..) {
             self.front.on_event(event, time);
         }
         while let Ok(notice) = self.notices.try_recv() {
             self.on_notice(notice)?;
+        }
+        for letter in self.team.take(self.worker) {
+            self.on_letter(letter, time);
         }
         self.tick(time)?;
         self.look_at_log();
@@ -140,15 +179,15 @@ impl Server {
                     self.segments = self.log.status().segments();
                     self.free = self.disk.free_bytes().unwrap_or(self.free);
                 }
-                self.tell(Completion::Durable { lsn, frame, sync_us: Us(took.as_micros() as u64) });
+                self.notify(Completion::Durable { lsn, frame, sync_us: Us(took.as_micros() as u64) });
             }
-            Notice::Range { range, values } => self.tell(Completion::Read(range, values)),
-            Notice::Checkpoint(result) => self.tell(Completion::Checkpoint(result)),
-            Notice::Scrubbed(findings) => self.tell(Completion::Scrubbed(findings)),
-            Notice::Transfer(result) => self.tell(Completion::Transfer(result)),
+            Notice::Range { range, values } => self.notify(Completion::Read(range, values)),
+            Notice::Checkpoint(result) => self.notify(Completion::Checkpoint(result)),
+            Notice::Scrubbed(findings) => self.notify(Completion::Scrubbed(findings)),
+            Notice::Transfer(result) => self.notify(Completion::Transfer(result)),
             Notice::Resolved { name, addresses } => {
                 if let Some(address) = addresses.first() {
-                    self.tell(Completion::Resolved(name.clone(), address.ip()));
+                    self.notify(Completion::Resolved(name.clone(), address.ip()));
                 }
                 self.resolver.on_answer(&name, addresses);
             }
@@ -159,7 +198,21 @@ impl Server {
         Ok(())
     }
 
-    fn tell(&mut self, completion: Completion) {
+    fn on_letter(&mut self, letter: Letter, time: Time) {
+        match letter {
+            Letter::Message(from, message) => self.front.node.on_completion(Completion::Told(from, message), time),
+            Letter::Connection(detached) => {
+                // A connection that has ended already is dropped here.
+                let Ok(addr) = detached.peer_addr() else { return };
+                match self.front.events.adopt(detached) {
+                    Ok(id) => self.front.node.opened(id, addr, time),
+                    Err(error) => tracing::warn!("cannot take the connection of {addr}: {error}"),
+                }
+            }
+        }
+    }
+
+    fn notify(&mut self, completion: Completion) {
         let now = self.clock.now();
         self.front.node.on_completion(completion, now);
     }
@@ -273,6 +326,17 @@ impl Driver for Server {
 
     fn transfer(&mut self, task: TransferTask) {
         self.transfer_worker.give(task);
+    }
+
+    fn tell(&mut self, worker: WorkerId, message: WorkerMessage) {
+        self.team.send(worker, Letter::Message(self.worker, message));
+    }
+
+    fn hand_over(&mut self, connection: ConnectionId, worker: WorkerId) {
+        match self.front.events.detach(connection) {
+            Some(detached) => self.team.send(worker, Letter::Connection(detached)),
+            None => self.front.events.close(connection),
+        }
     }
 
     fn store(&mut self, identity: &Identity) -> anyhow::Result<()> {

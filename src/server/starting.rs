@@ -5,17 +5,19 @@
 use super::front::Front;
 use super::loading::{Loading, Opened, tell_progress};
 use super::process::{WallClock, process_facts, random};
-use super::threads::{Notice, hooks, start_reader, start_resolver, start_scrub, start_workers};
+use super::team::Team;
+use super::threads::{Notice, Notifier, hooks, start_reader, start_resolver, start_scrub, start_workers};
 use super::{FACTS_MS, Server};
 use crate::config::{CLIENT_BURST_BYTES, CLIENT_OUTPUT_BYTES, NODE_QUEUE_BYTES, NodeConfig};
 use crate::descriptors::{self, SPARE_CONNECTIONS};
 use crate::identity::{self, Identity};
 use crate::node::output::{self, Dialled};
-use crate::node::{Close, Driver, Node, ProcessFacts, Time};
+use crate::node::{Close, Driver, Node, ProcessFacts, Time, WorkerMessage};
 use crate::recovery::RecoveryProgress;
 use crate::storage::checkpoint::{CheckpointTask, TransferTask};
 use crate::storage::disk::{Disk, FileDisk};
 use crate::storage::wal::{Batch, DroppableSegments, LogHandle, LogOptions, ReadRange, SegmentSequence};
+use crate::workers::{WorkerId, Workers};
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use groups::{Instance, Ms, TICK_MS};
@@ -26,7 +28,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::thread::{Builder, sleep};
 use std::time::{Duration, Instant};
 
@@ -38,6 +40,8 @@ const IN_USE_PAUSE: Duration = Duration::from_millis(20);
 /// A node that listens, and has not loaded its data directory yet.
 pub struct StartingServer {
     front: Front,
+    /// The other workers, which do nothing before the log is read.
+    others: Vec<Front>,
     disk: Arc<dyn Disk>,
     options: LogOptions,
     /// The storage id, to which the log's segments belong.
@@ -87,11 +91,20 @@ impl StartingServer {
         let config = NodeConfig { listen: events.local_addr()?, ..config };
         let storage = identity.storage_id;
         let (dir, scrub_every) = (config.dir.clone(), Duration::from_millis(config.checkpoints.scrub_ms.0));
+        let other = |worker: WorkerId| -> anyhow::Result<Front> {
+            let events = EventLoop::new(limits).context("the system gives no poller")?;
+            let workers = Workers::new(worker, config.workers.count());
+            // Each start of a worker draws other random numbers.
+            let seed = config.seed.wrapping_add(u64::from(worker.0));
+            Ok(Front::new(Node::new(NodeConfig { workers, seed, ..config.clone() }, identity.clone()), events))
+        };
+        let others = config.workers.others().map(other).collect::<anyhow::Result<Vec<Front>>>()?;
         let front = Front::new(Node::new(config, identity), events);
         let progress = Arc::default();
         let (ticked_ms, facts_ms) = (Ms(0), Ms(0));
         Ok(StartingServer {
             front,
+            others,
             disk,
             options,
             storage,
@@ -118,8 +131,10 @@ impl StartingServer {
     /// # Errors
     /// One line that names the directory, what is wrong with it, and what to do.
     pub fn load(mut self) -> anyhow::Result<Option<Server>> {
-        let (sender, notices) = channel();
-        let opened = self.begin(&sender)?;
+        let fronts = || std::iter::once(&self.front).chain(&self.others);
+        let (notifiers, notices): (Vec<Notifier>, Vec<Receiver<Notice>>) =
+            fronts().map(|front| Notifier::new(&front.events)).unzip();
+        let opened = self.begin(&notifiers)?;
         let mut happened = Vec::new();
         let Opened { log, peers, catalog } = loop {
             if self.stopping.load(Ordering::Relaxed) {
@@ -131,12 +146,14 @@ impl StartingServer {
                 Err(TryRecvError::Disconnected) => bail!("the thread that loads the data is gone"),
             }
         };
-        self.front.node.log_read(&peers, &catalog, log.next_lsn().preceding());
-        self.into_server(log, sender, notices).map(Some)
+        for front in std::iter::once(&mut self.front).chain(&mut self.others) {
+            front.node.log_read(&peers, &catalog, log.next_lsn().preceding());
+        }
+        self.into_server(&log, notifiers, notices).map(Some)
     }
 
     /// Starts the thread that reads the disk beside the loop.
-    fn begin(&mut self, sender: &Sender<Notice>) -> anyhow::Result<Receiver<anyhow::Result<Opened>>> {
+    fn begin(&mut self, workers: &[Notifier]) -> anyhow::Result<Receiver<anyhow::Result<Opened>>> {
         let (open, opened) = channel();
         let loading = Loading {
             disk: self.disk.clone(),
@@ -146,11 +163,14 @@ impl StartingServer {
             progress: self.progress.clone(),
             dir: self.dir.clone(),
             opened: Some(open),
-            notices: sender.clone(),
-            waker: self.waker(),
+            workers: workers.to_vec(),
         };
-        let empty_shard = self.front.node.begin_rebuild();
-        let hooks = hooks(sender, self.waker(), self.progress.clone());
+        let mut empty_shard = self.front.node.begin_rebuild();
+        for other in &mut self.others {
+            empty_shard.replicas.append(&mut other.node.begin_rebuild().replicas);
+        }
+        empty_shard.replicas.sort_unstable_by_key(|(group, _)| *group);
+        let hooks = hooks(workers.to_vec(), self.progress.clone());
         let work = move || loading.run(empty_shard, hooks);
         Builder::new().name("paxoi-start".to_owned()).spawn(work).context("cannot start a thread")?;
         Ok(opened)
@@ -186,34 +206,51 @@ impl StartingServer {
         self.front.end_lingering(time);
     }
 
-    fn into_server(self, log: LogHandle, sender: Sender<Notice>, notices: Receiver<Notice>) -> anyhow::Result<Server> {
-        let (disk, events) = (self.disk, &self.front.events);
-        let reader = start_reader(&log, sender.clone(), events.waker())?;
-        let (checkpoint_worker, transfer_worker) =
-            start_workers(&disk, &sender, events).context("cannot start the threads for checkpoints")?;
-        let scrub = start_scrub(&disk, self.scrub_every, sender.clone(), events.waker());
-        let scrub = scrub.context("cannot start the scrub")?;
-        let resolver = start_resolver(sender, events.waker())?;
-        Ok(Server {
-            front: self.front,
-            disk,
-            options: self.options,
-            log,
-            reader,
-            checkpoint_worker,
-            transfer_worker,
-            _scrub: scrub,
-            resolver,
-            notices,
-            clock: self.clock,
-            stopping: self.stopping,
-            progress: self.progress,
-            ticked_ms: Ms(0),
-            facts_ms: self.facts_ms,
-            max_clients: self.max_clients,
-            segments: 0,
-            free: u64::MAX,
-        })
+    fn into_server(
+        self,
+        log: &LogHandle,
+        notifiers: Vec<Notifier>,
+        notices: Vec<Receiver<Notice>>,
+    ) -> anyhow::Result<Server> {
+        let scrub = start_scrub(&self.disk, self.scrub_every, notifiers.clone()).context("cannot start the scrub")?;
+        let fronts: Vec<Front> = std::iter::once(self.front).chain(self.others).collect();
+        let team = Arc::new(Team::new(fronts.iter().map(|front| front.events.waker())));
+        let count = fronts.len() as u32;
+        let server = |(me, (front, (notifier, notices)))| -> anyhow::Result<Server> {
+            let worker = WorkerId(me);
+            let log = log.of_worker(worker);
+            let reader = start_reader(&log, Notifier::clone(&notifier))?;
+            let (checkpoint_worker, transfer_worker) =
+                start_workers(&self.disk, &notifier).context("cannot start the threads for checkpoints")?;
+            Ok(Server {
+                front,
+                disk: self.disk.clone(),
+                options: self.options,
+                log,
+                reader,
+                checkpoint_worker,
+                transfer_worker,
+                _scrub: None,
+                resolver: start_resolver(notifier.clone())?,
+                notices,
+                notifier,
+                worker,
+                team: team.clone(),
+                others: Vec::new(),
+                clock: self.clock,
+                stopping: self.stopping.clone(),
+                progress: self.progress.clone(),
+                ticked_ms: Ms(0),
+                facts_ms: self.facts_ms,
+                max_clients: self.max_clients,
+                segments: 0,
+                free: u64::MAX,
+            })
+        };
+        let parts = (0..count).zip(fronts.into_iter().zip(notifiers.into_iter().zip(notices)));
+        let mut servers = parts.map(server).collect::<anyhow::Result<Vec<Server>>>()?.into_iter();
+        let first = servers.next().context("there is no worker")?;
+        Ok(Server { others: servers.collect(), _scrub: Some(scrub), ..first })
     }
 }
 
@@ -283,6 +320,14 @@ impl Driver for StartingServer {
     }
 
     fn transfer(&mut self, _: TransferTask) {
+        unreachable!("{NOT_BEGUN}")
+    }
+
+    fn tell(&mut self, _: WorkerId, _: WorkerMessage) {
+        unreachable!("{NOT_BEGUN}")
+    }
+
+    fn hand_over(&mut self, _: ConnectionId, _: WorkerId) {
         unreachable!("{NOT_BEGUN}")
     }
 

@@ -85,6 +85,7 @@ fn hello_of(identity: &Identity) -> Hello {
         to: None,
         announced: None,
         address: None,
+        workers: paxoi::workers::Workers::ONE,
     }
 }
 

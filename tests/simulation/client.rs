@@ -199,7 +199,7 @@ impl World {
     /// Lets a client connect to this node.
     pub(crate) fn connect_client(&mut self, index: usize, node: usize) {
         let connection =
-            self.network.connect((Who::Client(index), UNNUMBERED), (Who::Node { node, life: 0 }, UNNUMBERED));
+            self.network.connect((Who::Client(index), UNNUMBERED), (Who::Node { node, life: 0 }, UNNUMBERED), 0);
         if let Some(found) = self.network.find(connection) {
             found.ends[1].open = false;
         }
@@ -542,7 +542,9 @@ impl World {
         let Some(connection) = self.clients[index].connection else { return };
         let Some(handle) = self.network.find(connection).map(|found| found.ends[1].handle) else { return };
         let Some(life) = &mut self.processes[node].life else { return };
-        life.inbox.sort_by_key(|input| !matches!(input, Input::Bytes(from) if *from == handle));
+        let worker = life.worker_of(handle).unwrap_or(0);
+        let inbox = &mut life.workers[worker].inbox;
+        inbox.sort_by_key(|input| !matches!(input, Input::Bytes(from) if *from == handle));
     }
 
     pub(crate) fn is_idle(&self, index: usize) -> bool {

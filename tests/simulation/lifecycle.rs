@@ -69,18 +69,18 @@ impl World {
         let end = if self.processes[node].disk.has_no_power() { End::PowerLoss } else { end };
         self.trace.line(|| format!("n{} ends: {end:?}", node + 1));
         // The batch that was being synced may be half written.
-        if let Some(batch) = life.syncing.take().filter(|_| !matches!(end, End::Fatal(_))) {
+        if let Some(shared) = life.syncing.take().filter(|_| !matches!(end, End::Fatal(_))) {
             let disk = &self.processes[node].disk;
             match self.random.below(4) {
                 0 => {}
                 // Written, but not synced. The result does not matter, because the writer is gone.
                 1 | 2 => {
                     disk.hold_syncs();
-                    let _ = life.writer.append(&batch);
+                    let _ = life.writer.append(&shared.frame);
                 }
                 // Durable, but the node was not told.
                 _ => {
-                    let _ = life.writer.append(&batch);
+                    let _ = life.writer.append(&shared.frame);
                 }
             }
         }
@@ -147,8 +147,9 @@ impl World {
             return;
         }
         self.trace.line(|| format!("n{} goes on", node + 1));
-        life.turn_us = Some(self.now_us);
-        let life = life.number;
-        self.at(self.now_us, Event::Turn { node, life });
+        let (number, now_us) = (life.number, self.now_us);
+        life.workers.iter_mut().for_each(|worker| worker.turn_us = Some(now_us));
+        let workers = life.workers.len();
+        (0..workers).for_each(|worker| self.at(now_us, Event::Turn { node, life: number, worker }));
     }
 }

@@ -16,7 +16,9 @@
 
 mod client;
 mod damage;
+mod letters;
 mod lifecycle;
+mod log;
 mod members;
 mod nemesis;
 mod network;
@@ -82,6 +84,9 @@ struct Args {
     /// Number of seeds that run in parallel.
     #[arg(long)]
     jobs: Option<usize>,
+    /// Workers of each node; a seed draws them otherwise.
+    #[arg(long)]
+    workers: Option<u32>,
     /// Accepted and ignored: an option of other test programs.
     #[arg(long, hide = true)]
     nocapture: bool,
@@ -125,7 +130,7 @@ fn main() -> ExitCode {
                 return;
             }
             let seed = args.from + count;
-            match attempt(seed, args.trace) {
+            match attempt(seed, args.workers, args.trace) {
                 Ok(outcome) => table.lock().unwrap().add(&outcome),
                 Err(reason) => {
                     if !failed.swap(true, Ordering::Relaxed) {
@@ -170,10 +175,10 @@ fn run_scenarios(args: &Args) -> Result<(), String> {
 }
 
 /// Runs a seed, and multiples of `TWICE` a second time.
-fn attempt(seed: u64, trace: bool) -> Result<Outcome, String> {
-    let outcome = guarded(|| run::run(seed, Trace::new(trace)))?;
+fn attempt(seed: u64, workers: Option<u32>, trace: bool) -> Result<Outcome, String> {
+    let outcome = guarded(|| run::run(seed, workers, Trace::new(trace)))?;
     if seed.is_multiple_of(TWICE) && !trace {
-        let again = guarded(|| run::run(seed, Trace::new(false)))?;
+        let again = guarded(|| run::run(seed, workers, Trace::new(false)))?;
         if again.hash != outcome.hash {
             return Err(format!("two runs of the same seed differ: {:016x} and {:016x}", outcome.hash, again.hash));
         }

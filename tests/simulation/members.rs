@@ -59,7 +59,7 @@ impl World {
         let Some(life) = self.processes[node].life.as_mut().filter(|life| !life.stopped) else { return };
         let words: Vec<&[u8]> =
             [&b"PAXOI"[..], b"MEMBER"].into_iter().chain(wanted.iter().map(|word| word.as_bytes())).collect();
-        let reply = life.node.member_command(&words, time);
+        let reply = life.workers[0].node.member_command(&words, time);
         self.trace.line(|| format!("n{} is asked to {}: {reply:?}", node + 1, wanted.join(" ")));
         match reply {
             Reply::Ok => {
@@ -195,7 +195,7 @@ impl World {
         let voters: Vec<u32> = members.voters().ids().iter().map(|id| id.0).collect();
         let learners: Vec<u32> =
             members.everyone().ids().iter().filter(|id| !members.voters().contains(**id)).map(|id| id.0).collect();
-        let waits = |node: &usize| self.processes[*node].life.as_ref().is_some_and(|life| !life.node.is_born());
+        let waits = |node: &usize| self.processes[*node].life.as_ref().is_some_and(|life| !life.is_born());
         let waiting: Vec<u32> =
             (self.shape.nodes..self.processes.len()).filter(waits).map(|node| node as u32 + 1).collect();
         let old = self.random.pick(&voters).copied()?;

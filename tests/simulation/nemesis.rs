@@ -141,8 +141,7 @@ impl World {
     /// Returns a random node, mostly one that leads a group.
     fn victim(&mut self) -> usize {
         let leads = |process: &crate::process::Process| {
-            let shard = process.life.as_ref().map(|life| life.node.shard());
-            shard.is_some_and(|shard| shard.groups().any(|group| group.leads().is_some()))
+            process.life.as_ref().is_some_and(|life| life.groups().any(|group| group.leads().is_some()))
         };
         let leaders: Vec<usize> = (0..self.processes.len()).filter(|node| leads(&self.processes[*node])).collect();
         let any = self.any_node();

@@ -85,6 +85,8 @@ impl Way {
 pub(crate) struct Connection {
     pub(crate) ends: [End; 2],
     ways: [Way; 2],
+    /// The worker at both sides. Workers with different numbers do not talk to each other.
+    lane: usize,
 }
 
 /// Disturbances of frames between nodes, in thousandths, and delays of all packets.
@@ -119,7 +121,7 @@ pub(crate) struct Network {
     pub(crate) asleep: BTreeSet<usize>,
     /// Additional delay of packets, by ordered pair of nodes.
     slow_us: BTreeMap<(usize, usize), u64>,
-    old: BTreeMap<(usize, usize), VecDeque<Bytes>>,
+    old: BTreeMap<(usize, usize, usize), VecDeque<Bytes>>,
     pub(crate) weather: Weather,
     pub(crate) done: Done,
 }
@@ -144,12 +146,13 @@ pub(crate) struct Sent {
 }
 
 impl Network {
-    pub(crate) fn connect(&mut self, from: (Who, ConnectionId), to: (Who, ConnectionId)) -> u64 {
+    /// Adds a connection. `lane`: the worker that makes it, and the worker that takes it at the other side.
+    pub(crate) fn connect(&mut self, from: (Who, ConnectionId), to: (Who, ConnectionId), lane: usize) -> u64 {
         self.next += 1;
         let end =
             |(who, handle): (Who, ConnectionId)| End { who, handle, open: true, paused: false, input: BytesMut::new() };
         let ends = [end(from), end(to)];
-        self.connections.insert(self.next, Connection { ends, ways: Default::default() });
+        self.connections.insert(self.next, Connection { ends, ways: Default::default(), lane });
         self.next
     }
 
@@ -286,7 +289,8 @@ impl Network {
     /// Sends a whole frame between nodes, with the disturbances of the present weather.
     pub(crate) fn send_frame(&mut self, id: u64, side: usize, frame: &Bytes, now_us: u64, random: &mut Random) -> Sent {
         let mut sent = Sent::default();
-        let Some(pair) = self.pair(id, side) else { return sent };
+        let Some((from, to)) = self.pair(id, side) else { return sent };
+        let pair = (from, to, self.connections.get(&id).map_or(0, |connection| connection.lane));
         let weather = self.weather;
         self.done.frames += 1;
         if weather.replay > 0 {

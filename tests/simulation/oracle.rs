@@ -2,6 +2,7 @@
 //! invariant of docs/protocol.md. It observes Paxos from outside, and derives what is chosen from what is durable.
 
 mod facts;
+mod log;
 
 use crate::process::Shape;
 use crate::trace::Trace;
@@ -15,7 +16,7 @@ use paxoi::node::Node;
 use paxoi::node::peers::lanes::{Assembly, FRAGMENT};
 use paxoi::node::wire::{NODE, NodeMessage};
 use paxoi::storage::checkpoint::{CheckpointResult, TransferResult};
-use paxoi::storage::wal::{Batch, DroppableSegments, Lsn, Record, RecordKind};
+use paxoi::storage::wal::{Batch, Lsn, Record, RecordKind};
 use std::collections::BTreeMap;
 
 #[derive(Clone, Debug, Default)]
@@ -25,14 +26,18 @@ struct Seen {
     durable: Vec<Seat>,
     /// The state of each group as in `durable`, but including the records in flight to the disk.
     given: Vec<Seat>,
+    /// Records that the log was given. The first ones are in the frame that the disk is writing.
     in_flight: Vec<Fact>,
+    in_frame: usize,
     /// Values in the memory of the running process.
     promised: Vec<Ballot>,
     next: Vec<Instance>,
     /// The highest version of values that the node reads.
     values: u8,
     foreign: bool,
-    /// Records with lower log sequence numbers may be gone from the node's log.
+    /// Records with lower log sequence numbers may be gone from the node's log, as far as each worker is concerned.
+    droppable_lsn: Vec<Lsn>,
+    /// The same for all workers.
     dropped_lsn: Lsn,
 }
 
@@ -282,17 +287,6 @@ impl Oracle {
         }
     }
 
-    /// Notes that a batch is durable: its votes count.
-    pub(crate) fn on_durable(&mut self, node: usize, batch: &Batch) {
-        if self.nodes[node].foreign {
-            return;
-        }
-        let landed = std::mem::take(&mut self.nodes[node].in_flight);
-        let whole = landed.len() == batch.records.len();
-        self.expect(whole, || format!("node {} has records on their way that were not in its batch", node + 1));
-        landed.iter().for_each(|fact| self.land(node, fact));
-    }
-
     fn land(&mut self, node: usize, fact: &Fact) {
         self.records += 1;
         self.nodes[node].log.push(*fact);
@@ -367,12 +361,6 @@ impl Oracle {
         known.expect("a group has members from its first instance on").1
     }
 
-    /// Notes the segments that a node may drop.
-    pub(crate) fn on_droppable(&mut self, node: usize, droppable: DroppableSegments) {
-        self.nodes[node].dropped_lsn = droppable.lsn;
-        self.trims += 1;
-    }
-
     pub(crate) fn on_checkpoint(&mut self, result: &CheckpointResult) {
         if let CheckpointResult::Saved { sections, .. } = result {
             self.checkpoints += sections.len() as u64;
@@ -388,46 +376,6 @@ impl Oracle {
                 seat.put_in = seat.put_in.max(loaded.state.instance);
             }
         }
-    }
-
-    /// Checks the records that a start found. They must begin with all durable records (invariants 1 and 8), and may go
-    /// on with the records that were in flight. `kept`: the last instances of the checkpoints that it found.
-    pub(crate) fn on_recovered(&mut self, node: usize, records: &[(Lsn, Record)], kept: &[(GroupId, Instance)]) {
-        let facts: Vec<Fact> = records.iter().map(|(lsn, record)| fact(*lsn, record)).collect();
-        let in_flight = std::mem::take(&mut self.nodes[node].in_flight);
-        // Records in segments that the node may drop can be missing, the oldest first.
-        let dropped_lsn = self.nodes[node].dropped_lsn;
-        let first_lsn = facts.first().map_or(Lsn(0), |fact| fact.lsn);
-        let old = self.nodes[node].log.partition_point(|fact| fact.lsn < first_lsn.min(dropped_lsn));
-        self.nodes[node].log.drain(..old);
-        let durable = &self.nodes[node].log;
-        let begins = facts.len() >= durable.len() && facts.iter().zip(durable).all(|(found, known)| found.is(known));
-        let rest = facts[durable.len().min(facts.len())..].to_vec();
-        let (had, has) = (durable.len(), facts.len());
-        self.expect(begins, || {
-            format!("node {} had {had} durable records, and found {has} that do not begin with them", node + 1)
-        });
-        self.expect(rest.is_empty() || rest == in_flight, || {
-            format!("node {} found records that it never wrote: {rest:?}", node + 1)
-        });
-        let seen = &mut self.nodes[node];
-        // A checkpoint holds chosen values, even if the node's own votes for them were not durable when it ended. Then
-        // the log may still hold the last of these values under a lower ballot.
-        for (group, instance) in kept {
-            let seat = &mut seen.durable[group.index()];
-            seat.put_in = seat.put_in.max(*instance);
-        }
-        seen.given = seen.durable.clone();
-        seen.promised = vec![Ballot::ZERO; seen.promised.len()];
-        // The node's `next` at its last writes is no longer known.
-        seen.next = vec![Instance(u64::MAX); seen.next.len()];
-        for fact in &rest {
-            self.take(node, fact);
-            self.land(node, fact);
-        }
-        let seen = &mut self.nodes[node];
-        seen.next = vec![Instance::FIRST; seen.next.len()];
-        self.nodes[node].in_flight.clear();
     }
 
     /// Checks a frame that a node sends (invariants 2, 4 and 9). Returns true if the frame belongs to a handshake.

@@ -2,14 +2,13 @@
 //! threads.
 
 use crate::random::Random;
-use bytes::BytesMut;
-use groups::{GroupId, Instance, Ms, NodeId, Us};
+use groups::{Group, GroupId, Instance, Ms, NodeId, Us};
 use net::event::ConnectionId;
 use paxoi::backup;
 use paxoi::config::{CheckpointConfig, NodeConfig, ReadMode};
 use paxoi::identity;
 use paxoi::kv::Store;
-use paxoi::node::{Node, Time};
+use paxoi::node::{Node, Time, WorkerMessage};
 use paxoi::recovery::{self, RebuildInput, RebuildResult, RecoveryProgress};
 use paxoi::shard::{Replica, Shard};
 use paxoi::storage::checkpoint::{
@@ -18,14 +17,16 @@ use paxoi::storage::checkpoint::{
 use paxoi::storage::disk::{Disk, MemoryDisk};
 use paxoi::storage::scrub::Findings;
 use paxoi::storage::wal::{
-    self, Batch, ChosenReader, ChosenValue, LogOptions, Logged, Lsn, ReadRange, SegmentSequence, Visit, Writer,
+    self, Batch, BatchQueue, ChosenReader, ChosenValue, LogOptions, Logged, Lsn, ReadRange, SegmentSequence,
+    SharedFrame, Visit, Writer,
 };
 use paxoi::versions::Versions;
-use paxoi::workers::Workers;
+use paxoi::workers::{WorkerId, Workers};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 /// The parameters that all nodes of a run share.
 #[derive(Clone, Debug)]
@@ -35,6 +36,8 @@ pub(crate) struct Shape {
     pub(crate) spares: usize,
     pub(crate) groups: u32,
     pub(crate) reads: ReadMode,
+    /// The workers of each node.
+    pub(crate) workers: u32,
     /// Every node with an even id uses `ReadMode::Quorum` instead, and its groups follow nobody.
     pub(crate) mixed: bool,
     /// See `NodeConfig::demand_min`.
@@ -93,47 +96,104 @@ pub(crate) enum Input {
     Eof(ConnectionId),
     Closed(ConnectionId),
     Drained(ConnectionId),
-    Durable { lsn: Lsn, sync_us: Us },
-    Range { range: ReadRange, values: Vec<ChosenValue> },
+    Durable {
+        lsn: Lsn,
+        frame: Lsn,
+        sync_us: Us,
+    },
+    /// A connection that another worker has handed over.
+    Adopted(ConnectionId),
+    Told(WorkerId, WorkerMessage),
+    Range {
+        range: ReadRange,
+        values: Vec<ChosenValue>,
+    },
     Checkpoint(CheckpointResult),
     TransferResult(TransferResult),
     Scrubbed(Findings),
 }
 
+impl Input {
+    /// Returns the connection to which something has happened.
+    pub(crate) fn handle(&self) -> Option<ConnectionId> {
+        match self {
+            Input::Opened(handle)
+            | Input::Adopted(handle)
+            | Input::Connected(handle)
+            | Input::Bytes(handle)
+            | Input::Eof(handle)
+            | Input::Closed(handle)
+            | Input::Drained(handle) => Some(*handle),
+            _ => None,
+        }
+    }
+}
+
 /// A running process.
 pub(crate) struct RunningProcess {
     pub(crate) number: u64,
-    pub(crate) node: Node,
-    /// Loaded data that the node has not received yet.
+    pub(crate) workers: Vec<RunningWorker>,
+    /// Loaded data that the workers have not received yet.
     loading: Option<Loading>,
     pub(crate) writer: Writer,
     pub(crate) reader: ChosenReader,
     /// The log was idle since its last batch, and has written a durability marker.
     pub(crate) marked: bool,
-    /// The batch that the disk is writing.
-    pub(crate) syncing: Option<Batch>,
-    /// The time at which that batch was given to the disk.
+    /// The batches that wait for the disk, and the way into their queue.
+    pub(crate) batches: BatchQueue,
+    pub(crate) batch_sender: SyncSender<(WorkerId, Batch)>,
+    /// The frame that the disk is writing.
+    pub(crate) syncing: Option<SharedFrame>,
+    /// The time at which that frame was given to the disk.
     pub(crate) synced_us: u64,
+    pub(crate) stopped: bool,
+    /// Number of effects after which the process ends.
+    pub(crate) effects_left: Option<u64>,
+    /// Connections, by the number that the workers use.
+    pub(crate) handles: BTreeMap<ConnectionId, Handle>,
+    /// By receiver and sender: letters between workers on their way, and the time at which the last of them arrives.
+    pub(crate) letters: Vec<Vec<(VecDeque<Letter>, u64)>>,
+    /// Connections with unsent bytes, for which an event is scheduled.
+    pub(crate) draining: BTreeSet<ConnectionId>,
+    /// Connections whose other side will send no more.
+    pub(crate) ended: BTreeSet<ConnectionId>,
+    /// What has happened to connections on their way from one worker to another.
+    pub(crate) late: BTreeMap<ConnectionId, Vec<Input>>,
+    free: Vec<u32>,
+    generation: u32,
+}
+
+/// One worker of a running process.
+pub(crate) struct RunningWorker {
+    pub(crate) node: Node,
     pub(crate) inbox: Vec<Input>,
     /// Time of the next turn, if one is due.
     pub(crate) turn_us: Option<u64>,
     pub(crate) ticked_ms: Ms,
     /// Monotonic time at which the last turn ended.
     turned_us: Us,
-    pub(crate) stopped: bool,
     /// The checkpoint worker and the transfer worker, each with its queue of tasks.
     pub(crate) checkpoint_worker: CheckpointWorker,
     pub(crate) checkpoint_tasks: VecDeque<CheckpointTask>,
     pub(crate) transfer_worker: TransferWorker,
     pub(crate) transfer_tasks: VecDeque<TransferTask>,
-    /// Number of effects after which the process ends.
-    pub(crate) effects_left: Option<u64>,
-    /// Connections, by the number that the node uses: the number that the network uses, and the node's side.
-    pub(crate) handles: BTreeMap<ConnectionId, (u64, usize)>,
-    /// Connections with unsent bytes, for which an event is scheduled.
-    pub(crate) draining: BTreeSet<ConnectionId>,
-    free: Vec<u32>,
-    generation: u32,
+}
+
+/// A connection of a process: the number that the network uses, the process's side, and the worker that has it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Handle {
+    pub(crate) connection: u64,
+    pub(crate) side: usize,
+    pub(crate) worker: usize,
+    /// The connection is on its way to that worker.
+    pub(crate) moves: bool,
+}
+
+/// Something on its way from one worker to another.
+#[derive(Debug)]
+pub(crate) enum Letter {
+    Message(WorkerMessage),
+    Connection(ConnectionId),
 }
 
 /// An observer of the records that go from the log to the groups.
@@ -246,9 +306,17 @@ impl Process {
             identity::open_or_create(&self.disk, self.id, life, || entropy).map_err(|error| error.to_string())?;
         let storage = identity.storage_id;
         self.start = identity.start;
-        let mut node = Node::new(config, identity);
+        let count = config.workers.count();
+        let worker = |me: u32| {
+            let workers = Workers::new(WorkerId(me), count);
+            Node::new(NodeConfig { workers, seed: config.seed + u64::from(me), ..config.clone() }, identity.clone())
+        };
+        let mut nodes: Vec<Node> = (0..count).map(worker).collect();
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
-        let empty = node.begin_rebuild();
+        let (first, others) = nodes.split_first_mut().expect("there is a worker");
+        let mut empty = first.begin_rebuild();
+        others.iter_mut().for_each(|node| empty.replicas.append(&mut node.begin_rebuild().replicas));
+        empty.replicas.sort_by_key(|(group, _)| *group);
         recovery::tidy(&*disk).map_err(|error| error.to_string())?;
         let checkpoint_set = empty.checkpoint_set(&*disk).map_err(|error| error.to_string())?;
         let (progress, secret) = (RecoveryProgress::default(), random.next());
@@ -265,36 +333,44 @@ impl Process {
         let recovering = rebuilt.shard.groups().filter(|group| group.is_recovering()).count();
         let kept = rebuilt.restored.kept.iter().map(|(group, instance, _)| (*group, *instance)).collect();
         let lsn = writer.next_lsn().preceding();
-        let mut loading = None;
-        if shape.loading_us_max > 0 {
-            loading = Some(Loading::new(rebuilt, lsn, now_us, shape.loading_us_max, Random::new(life)));
-        } else {
-            node.rebuilt(rebuilt, lsn, time);
-        }
-        self.life = Some(RunningProcess {
-            number: self.starts,
-            reader: writer.reader(),
+        let worker = |node| RunningWorker {
             node,
-            loading,
-            writer,
-            marked: false,
-            syncing: None,
-            synced_us: 0,
             inbox: Vec::new(),
             turn_us: None,
             ticked_ms: Ms(0),
             turned_us: time.mono_us,
-            stopped: false,
             checkpoint_worker: CheckpointWorker::new(disk.clone(), Packing::Lz4),
             checkpoint_tasks: VecDeque::new(),
-            transfer_worker: TransferWorker::new(disk),
+            transfer_worker: TransferWorker::new(disk.clone()),
             transfer_tasks: VecDeque::new(),
+        };
+        let (batch_sender, batches) = sync_channel(count as usize);
+        let none = || (0..count).map(|_| (VecDeque::new(), 0)).collect();
+        let mut life = RunningProcess {
+            number: self.starts,
+            reader: writer.reader(),
+            workers: nodes.into_iter().map(worker).collect(),
+            loading: Some(Loading::new(rebuilt, lsn, now_us, shape.loading_us_max, Random::new(life))),
+            writer,
+            marked: false,
+            batches: BatchQueue::new(batches),
+            batch_sender,
+            syncing: None,
+            synced_us: 0,
+            stopped: false,
             effects_left: None,
             handles: BTreeMap::new(),
+            letters: (0..count).map(|_| none()).collect(),
             draining: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            late: BTreeMap::new(),
             free: Vec::new(),
             generation: 0,
-        });
+        };
+        if shape.loading_us_max == 0 {
+            life.load(now_us, time);
+        }
+        self.life = Some(life);
         Ok(Started { recovering, kept })
     }
 
@@ -303,7 +379,7 @@ impl Process {
     }
 
     pub(crate) fn is_born(&self) -> bool {
-        self.life.as_ref().is_some_and(|life| life.node.is_born())
+        self.life.as_ref().is_some_and(RunningProcess::is_born)
     }
 
     /// Returns, at some starts, the groups that a backup finds in the directory. The start that follows must find the
@@ -325,10 +401,15 @@ const WORKERS: usize = 2;
 
 impl Loading {
     fn new(mut rebuilt: RebuildResult, lsn: Lsn, now_us: u64, us_max: u64, mut random: Random) -> Loading {
-        let due_us = now_us + random.below(us_max);
-        let gap_us = if random.chance(PIECEMEAL) { 1 + random.below(us_max) } else { 0 };
         let mut parts: Vec<_> = rebuilt.shard.take_all().into_iter().map(|replica| vec![replica]).collect();
-        random.shuffle(&mut parts);
+        let (mut due_us, mut gap_us) = (now_us, 0);
+        if us_max > 0 {
+            due_us += random.below(us_max);
+            gap_us = if random.chance(PIECEMEAL) { 1 + random.below(us_max) } else { 0 };
+            random.shuffle(&mut parts);
+        } else {
+            parts = vec![parts.into_iter().flatten().collect()];
+        }
         if parts.is_empty() {
             // There are no groups before the birth.
             parts.push(Vec::new());
@@ -361,22 +442,30 @@ impl RunningProcess {
         ConnectionId(u64::from(self.generation) << 32 | u64::from(position))
     }
 
-    /// Tells the node the duration of a turn: a part of the time since the last turn. The part changes every second.
-    pub(crate) fn tell_load(&mut self, time: Time) {
-        let passed_us = time.mono_us.saturating_sub(std::mem::replace(&mut self.turned_us, time.mono_us));
+    /// Tells a worker the duration of a turn: a part of the time since the last turn. The part changes every second.
+    pub(crate) fn tell_load(&mut self, worker: usize, time: Time) {
+        let running = &mut self.workers[worker];
+        let passed_us = time.mono_us.saturating_sub(std::mem::replace(&mut running.turned_us, time.mono_us));
         let per_mille = Random::new((self.number << 32) | (time.mono_us.0 / 1_000_000)).below(1_001);
-        self.node.turn_took(passed_us * per_mille / 1_000, time);
+        running.node.turn_took(passed_us * per_mille / 1_000, time);
     }
 
-    /// Gives the node the data that is loaded by now.
+    /// Gives the workers the data that is loaded by now.
     pub(crate) fn load(&mut self, now_us: u64, time: Time) {
+        let count = self.workers.len() as u32;
         while let Some(mut loading) = self.loading.take_if(|loading| loading.due_us <= now_us) {
+            let nodes = self.workers.iter_mut().map(|worker| &mut worker.node);
             if let Some(lsn) = loading.lsn.take() {
-                self.node.log_read(&std::mem::take(&mut loading.rebuilt.peers), &loading.rebuilt.catalog, lsn);
-            } else if let Some(replicas) = loading.parts.pop() {
-                self.node.groups_rebuilt(replicas, time);
+                let peers = std::mem::take(&mut loading.rebuilt.peers);
+                nodes.for_each(|node| node.log_read(&peers, &loading.rebuilt.catalog, lsn));
+            } else if let Some(mut replicas) = loading.parts.pop() {
+                for (me, node) in (0..count).zip(nodes) {
+                    let workers = Workers::new(WorkerId(me), count);
+                    let own = replicas.extract_if(.., |(group, _)| workers.owns(*group)).collect();
+                    node.groups_rebuilt(own, time);
+                }
             } else {
-                return self.node.all_rebuilt(&loading.rebuilt.restored, time);
+                return nodes.for_each(|node| node.all_rebuilt(&loading.rebuilt.restored, time));
             }
             loading.due_us = now_us + loading.random.below(loading.gap_us.max(1));
             self.loading = Some(loading);
@@ -385,22 +474,55 @@ impl RunningProcess {
 
     /// Delays the next turn and the next step of loading, because the machine sleeps.
     pub(crate) fn put_off(&mut self, us: u64) {
-        self.turn_us = self.turn_us.map(|at_us| at_us + us);
+        self.workers.iter_mut().for_each(|worker| worker.turn_us = worker.turn_us.map(|at_us| at_us + us));
+        self.letters.iter_mut().flatten().for_each(|(_, at_us)| *at_us += us);
         if let Some(loading) = &mut self.loading {
             loading.due_us += us;
         }
     }
 
-    pub(crate) fn forget(&mut self, handle: ConnectionId) -> Option<(u64, usize)> {
-        let place = self.handles.remove(&handle)?;
-        self.draining.remove(&handle);
-        self.free.push(handle.index() as u32);
-        Some(place)
+    pub(crate) fn forget(&mut self, handle: ConnectionId) {
+        if self.handles.remove(&handle).is_some() {
+            self.draining.remove(&handle);
+            self.ended.remove(&handle);
+            self.free.push(handle.index() as u32);
+        }
     }
 
-    /// Gives the node the bytes that a connection has received. Bytes that it does not consume stay.
-    pub(crate) fn read(&mut self, handle: ConnectionId, input: &mut BytesMut, unsent: usize, time: Time) {
-        self.node.input(handle, input, unsent, time);
+    /// Returns the network's number of a connection, and the process's side.
+    pub(crate) fn place(&self, handle: ConnectionId) -> Option<(u64, usize)> {
+        self.handles.get(&handle).map(|found| (found.connection, found.side))
+    }
+
+    /// Returns the worker that has a connection.
+    pub(crate) fn worker_of(&self, handle: ConnectionId) -> Option<usize> {
+        self.handles.get(&handle).map(|found| found.worker)
+    }
+
+    /// Returns the worker that acts for the whole node.
+    pub(crate) fn first(&self) -> &Node {
+        &self.workers[0].node
+    }
+
+    /// Returns the groups of all workers with their stores, by id.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = &Group> {
+        let mut all: Vec<&Group> = self.workers.iter().flat_map(|worker| worker.node.shard().groups()).collect();
+        all.sort_by_key(|group| group.id());
+        all.into_iter()
+    }
+
+    /// Returns the worker of a group.
+    pub(crate) fn of_group(&self, group: GroupId) -> &Node {
+        &self.workers[group.index() % self.workers.len()].node
+    }
+
+    pub(crate) fn is_born(&self) -> bool {
+        self.workers.iter().all(|worker| worker.node.is_born())
+    }
+
+    /// Returns the number of groups without a leader known here.
+    pub(crate) fn leaderless(&self) -> usize {
+        self.workers.iter().map(|worker| worker.node.leaderless()).sum()
     }
 }
 
@@ -421,7 +543,7 @@ fn config(id: NodeId, shape: &Shape, random: &mut Random) -> NodeConfig {
     };
     NodeConfig {
         id,
-        workers: Workers::ONE,
+        workers: Workers::new(WorkerId::FIRST, shape.workers),
         initial,
         announced: None,
         join,

@@ -83,8 +83,8 @@ pub(crate) struct Outcome {
 ///
 /// # Errors
 /// The first rule that was broken.
-pub(crate) fn run(seed: u64, trace: Trace) -> Result<Outcome, String> {
-    let mut world = draw(seed, trace);
+pub(crate) fn run(seed: u64, workers: Option<u32>, trace: Trace) -> Result<Outcome, String> {
+    let mut world = draw(seed, workers, trace);
     let faults_us = if world.faults.pause_us > PAUSE_US_MAX {
         world.random.between(14_000_000, 20_000_000)
     } else {
@@ -121,9 +121,9 @@ fn is_born(world: &mut World) -> bool {
     world.processes[..world.shape.nodes].iter().all(crate::process::Process::is_born)
 }
 
-/// Draws the parameters of the run. Its kinds of faults are drawn too: some runs have few kinds, but many faults of
+/// Draws the parameters of the run; `workers` replaces the drawn number of workers. Its kinds of faults are drawn too: some runs have few kinds, but many faults of
 /// each.
-fn draw(seed: u64, trace: Trace) -> World {
+fn draw(seed: u64, workers: Option<u32>, trace: Trace) -> World {
     let mut random = Random::new(seed ^ 0x5EED);
     // Drawn from a separate generator, so that this draw does not change the other draws of the seed.
     let changing = Random::new(seed ^ 0x0000_3E3B_E55E).chance(300);
@@ -136,6 +136,7 @@ fn draw(seed: u64, trace: Trace) -> World {
             1..=4 => ReadMode::Lease,
             _ => ReadMode::Quorum,
         },
+        workers: workers.unwrap_or([1, 1, 1, 1, 1, 1, 2, 2, 2, 4][Random::new(seed ^ 0x0003_0C8E).below(10) as usize]),
         mixed: random.chance(200),
         demand_min: [None, Some(2), Some(5)][Random::new(seed ^ 0x00DE_3A2D).below(3) as usize],
         client_timeout_ms: Ms(random.between(500, 5_000)),
@@ -183,6 +184,8 @@ fn draw(seed: u64, trace: Trace) -> World {
     // Some clusters mix two versions. A node may be upgraded whenever it starts again.
     let old = if random.chance(350) { random.between(300, 1_001) } else { 0 };
     let highest = [1, 2, 3][Random::new(seed ^ 0x0000_2E85_1015).below(3) as usize];
+    // Programs of the first version have one worker.
+    let highest = if world.shape.workers > 1 { highest.max(2) } else { highest };
     let before = Versions { lowest: 1, highest };
     // A node that joins must read the values that exist already, so its program is new.
     let initial = world.shape.nodes;
@@ -331,7 +334,7 @@ fn healed(world: &mut World) -> Result<(), String> {
         world.follow_members();
         let led = world.load.nodes.iter().all(|node| {
             let life = world.processes[*node].life.as_ref();
-            life.is_some_and(|life| life.node.is_born() && life.node.leaderless() == 0)
+            life.is_some_and(|life| life.is_born() && life.leaderless() == 0)
         });
         let told = world.clients.iter().all(|client| client.answered_us > since_us + 500_000);
         has_failed(world) || (led && told)
@@ -368,7 +371,7 @@ fn repair(world: &mut World, chosen: &[usize]) {
 
 fn describe(world: &World, node: usize) -> String {
     let Some(life) = &world.processes[node].life else { return format!("node {} does not run", node + 1) };
-    let groups = life.node.shard().groups();
+    let groups = life.groups();
     let leaders: Vec<String> = groups
         .map(|group| {
             let leader = group.leader().map_or("-".to_owned(), |ballot| ballot.to_string());
@@ -433,7 +436,7 @@ fn agree(world: &mut World) -> Result<(), String> {
     let positions = |world: &World| {
         let next = |node: &usize| -> Vec<Instance> {
             let life = world.processes[*node].life.as_ref();
-            life.map_or(Vec::new(), |life| life.node.shard().groups().map(groups::Group::next).collect())
+            life.map_or(Vec::new(), |life| life.groups().map(groups::Group::next).collect())
         };
         world.load.nodes.iter().map(next).collect::<Vec<_>>()
     };
@@ -450,9 +453,10 @@ fn agree(world: &mut World) -> Result<(), String> {
     }
     for node in world.load.nodes.clone() {
         let Some(life) = &world.processes[node].life else { continue };
-        let states: Vec<(usize, Instance, u64)> = (life.node.shard().groups())
-            .filter(|group| !life.node.shard().is_applying(group.id()))
-            .map(|group| (group.id().index(), group.next(), life.node.shard().store(group.id()).digest()))
+        let states: Vec<(usize, Instance, u64)> = (life.groups())
+            .filter(|group| !life.of_group(group.id()).shard().is_applying(group.id()))
+            .map(|group| (group.id(), group.next(), life.of_group(group.id()).shard()))
+            .map(|(id, next, shard)| (id.index(), next, shard.store(id).digest()))
             .collect();
         for (index, next, digest) in states {
             world.oracle.compare(node, index, next, digest);

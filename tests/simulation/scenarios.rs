@@ -41,6 +41,8 @@ pub(crate) struct Scenario {
     cuts: bool,
     /// Leaders follow the clients.
     follows: bool,
+    /// Workers of each node.
+    workers: u32,
     /// Number of seeds under which it runs: more than one if its result depends on random times.
     pub(crate) seeds: u64,
     /// The scenario is long, and runs only on request.
@@ -50,8 +52,8 @@ pub(crate) struct Scenario {
 /// Returns a scenario with three nodes, one group, and sessions that live for an hour.
 const fn scenario(name: &'static str, steps: fn(&mut World) -> Result<(), String>) -> Scenario {
     let (nodes, spares, groups, session_ttl_ms, reads) = (3, 0, 1, Ms(3_600_000), ReadMode::Quorum);
-    let (cuts, follows, seeds, is_long) = (false, false, 1, false);
-    Scenario { name, steps, nodes, spares, groups, session_ttl_ms, reads, cuts, follows, seeds, is_long }
+    let (cuts, follows, workers, seeds, is_long) = (false, false, 1, 1, false);
+    Scenario { name, steps, nodes, spares, groups, session_ttl_ms, reads, cuts, follows, workers, seeds, is_long }
 }
 
 pub(crate) const SCENARIOS: [Scenario; 56] = [
@@ -144,6 +146,7 @@ impl Scenario {
             spares: self.spares,
             groups: self.groups,
             reads: self.reads,
+            workers: self.workers,
             mixed: false,
             demand_min: self.follows.then_some(5),
             client_timeout_ms: Ms(5_000),
@@ -187,7 +190,7 @@ impl World {
 
     fn leader(&self, node: usize) -> Option<usize> {
         let life = self.processes[node].life.as_ref()?;
-        life.node.shard().groups().next()?.leads().map(|ballot| ballot.node.0 as usize - 1)
+        life.groups().next()?.leads().map(|ballot| ballot.node.0 as usize - 1)
     }
 
     /// Starts all nodes, and waits until the first one leads.
@@ -202,7 +205,7 @@ impl World {
             let now_us = world.now_us;
             world.processes.iter().all(|process| {
                 let is_ready = |life: &RunningProcess| {
-                    let node = &life.node;
+                    let node = life.first();
                     node.is_born() && node.leaderless() == 0 && node.cluster_ms(process.clocks.at(now_us)).is_some()
                 };
                 process.life.as_ref().is_none_or(is_ready)

@@ -2,7 +2,7 @@
 //! is a place where the process may end.
 
 use crate::network::{PacketContent, UNNUMBERED, Who};
-use crate::process::{EPOCH_US, Input, PORT, RunningProcess, options};
+use crate::process::{EPOCH_US, Handle, Input, Letter, PORT, RunningProcess, options};
 use crate::run::CLOCKS_US;
 use crate::world::{Event, World};
 use bytes::{Bytes, BytesMut};
@@ -11,10 +11,11 @@ use net::event::ConnectionId;
 use net::frame;
 use paxoi::identity::{self, Identity};
 use paxoi::node::output::{self, Dialled};
-use paxoi::node::{Close, Completion, Driver, Node, ProcessFacts, Space, Time};
+use paxoi::node::{Close, Completion, Driver, Node, ProcessFacts, Space, Time, WorkerMessage};
 use paxoi::storage::checkpoint::{CheckpointTask, TransferTask};
 use paxoi::storage::disk::Disk;
-use paxoi::storage::wal::{Append, Batch, DroppableSegments, ReadRange, SegmentSequence};
+use paxoi::storage::wal::{Batch, DroppableSegments, ReadRange, SegmentSequence};
+use paxoi::workers::WorkerId;
 use std::collections::BTreeMap;
 
 /// The way in which a process ends.
@@ -34,6 +35,7 @@ pub(crate) enum End {
 struct Machine<'a> {
     world: &'a mut World,
     node: usize,
+    worker: usize,
     life: &'a mut RunningProcess,
     /// Pieces of frames that are not whole yet, by connection.
     partial: BTreeMap<ConnectionId, BytesMut>,
@@ -45,54 +47,52 @@ const LINGER_US: u64 = paxoi::config::LINGER_MS_MAX.to_us().0;
 const DOOMED_US: u64 = 1_000_000;
 /// Interval of connection attempts through a blocked link, or to a sleeping machine.
 const REDIAL_US: u64 = 200_000;
-/// Interval of the log thread's attempts to make a segment.
-const SPACE_US: u64 = 1_000_000;
-/// Idle time after which the log thread writes a durability marker.
-const IDLE_US: u64 = 3_000;
 /// Time until the next turn while states are taken out for a checkpoint.
 const SOON_US: u64 = 1_000;
 /// The largest frame that a node may send.
 const FRAME_BYTES_MAX: usize = 16 << 20;
 
 impl World {
-    /// Runs one turn of a node.
-    pub(crate) fn turn(&mut self, node: usize) {
+    /// Runs one turn of a worker of a node.
+    pub(crate) fn turn(&mut self, node: usize, worker: usize) {
         let time = self.processes[node].clocks.at(self.now_us);
         let Some(mut life) = self.processes[node].life.take() else { return };
         if life.stopped {
             self.processes[node].life = Some(life);
             return;
         }
-        life.turn_us = None;
+        life.workers[worker].turn_us = None;
         life.load(self.now_us, time);
-        for input in std::mem::take(&mut life.inbox) {
-            self.feed(&mut life, input, time);
+        for input in std::mem::take(&mut life.workers[worker].inbox) {
+            self.feed(&mut life, worker, input, time);
         }
+        let status = life.writer.status().clone();
+        let running = &mut life.workers[worker];
         let now_ms = time.mono_us.to_ms();
-        if now_ms >= life.ticked_ms + TICK_MS {
-            life.ticked_ms = now_ms;
-            let status = life.writer.status();
+        if now_ms >= running.ticked_ms + TICK_MS {
+            running.ticked_ms = now_ms;
             let (disk_full, log_bytes, log_segments) = (status.full(), status.bytes(), status.segments());
-            life.node.set_facts(ProcessFacts { disk_full, log_bytes, log_segments, ..ProcessFacts::default() });
-            life.node.tick(time);
+            running.node.set_facts(ProcessFacts { disk_full, log_bytes, log_segments, ..ProcessFacts::default() });
+            running.node.tick(time);
         }
         let free = self.processes[node].disk.free_bytes().unwrap_or(u64::MAX);
-        life.node.set_space(Space::of(life.writer.status(), &options(), free));
-        life.node.end_turn(time);
+        running.node.set_space(Space::of(&status, &options(), free));
+        running.node.end_turn(time);
         if self.shape.is_busy {
-            life.tell_load(time);
+            life.tell_load(worker, time);
         }
-        let carried_out = self.carry_out(node, &mut life, time);
+        let carried_out = self.carry_out(node, worker, &mut life, time);
+        let running = &mut life.workers[worker];
         if carried_out.is_ok() {
-            self.oracle.after_turn(node, &life.node);
-            self.check_leases(node, &life.node);
-            self.check_time(node, &life.node);
+            self.oracle.after_turn(node, &running.node);
+            self.check_leases(node, &running.node);
+            self.check_time(node, &running.node);
         }
-        let (number, has_work) = (life.number, life.node.has_work());
-        let again_us = if has_work { Some(0) } else { life.node.has_work_soon().then_some(SOON_US) };
-        if let Some(us) = again_us.filter(|_| life.turn_us.is_none()) {
-            life.turn_us = Some(self.now_us + us);
-            self.after(us, Event::Turn { node, life: number });
+        let has_work = running.node.has_work();
+        let again_us = if has_work { Some(0) } else { running.node.has_work_soon().then_some(SOON_US) };
+        if let Some(us) = again_us.filter(|_| running.turn_us.is_none()) {
+            running.turn_us = Some(self.now_us + us);
+            self.after(us, Event::Turn { node, life: life.number, worker });
         }
         self.processes[node].life = Some(life);
         if let Err(end) = carried_out {
@@ -121,9 +121,10 @@ impl World {
             let Some(ballot) = group.leads() else { continue };
             for (other, process) in self.processes.iter().enumerate() {
                 let Some(life) = &process.life else { continue };
-                let older = life.node.shard().has(group.id())
-                    && life.node.shard().group(group.id()).leads().is_some_and(|other| other < ballot);
-                if older && life.node.holds_lease(group.id(), process.clocks.at(self.now_us)) {
+                let owner = life.of_group(group.id());
+                let older = owner.shard().has(group.id())
+                    && owner.shard().group(group.id()).leads().is_some_and(|other| other < ballot);
+                if older && owner.holds_lease(group.id(), process.clocks.at(self.now_us)) {
                     let (node, other, id) = (node + 1, other + 1, group.id());
                     self.oracle.fail(&format!("node {node} leads group {id}, of which node {other} holds a lease"));
                 }
@@ -131,38 +132,50 @@ impl World {
         }
     }
 
-    fn feed(&mut self, life: &mut RunningProcess, input: Input, time: Time) {
+    fn feed(&mut self, life: &mut RunningProcess, worker: usize, input: Input, time: Time) {
+        let client = ([127, 0, 0, 1], 9).into();
+        if let Input::Closed(handle) = input {
+            life.workers[worker].node.closed(handle, time);
+            return life.forget(handle);
+        }
+        if let Input::Eof(handle) = input {
+            life.ended.insert(handle);
+        }
+        if let Input::Bytes(handle) = input {
+            return self.feed_bytes(life, worker, handle, time);
+        }
+        let node = &mut life.workers[worker].node;
         match input {
-            Input::Opened(handle) => life.node.opened(handle, ([127, 0, 0, 1], 9).into(), time),
-            Input::Connected(handle) => life.node.on_completion(Completion::Connected(handle), time),
-            Input::Bytes(handle) => {
-                let Some((connection, side)) = life.handles.get(&handle).copied() else { return };
-                let Some(end) = self.network.end(connection, side).filter(|end| !end.paused) else { return };
-                let mut bytes = std::mem::take(&mut end.input);
-                let unsent = self.network.unsent(connection, side, self.now_us);
-                life.read(handle, &mut bytes, unsent, time);
-                if let Some(end) = self.network.end(connection, side) {
-                    end.input = bytes;
-                }
+            Input::Opened(handle) | Input::Adopted(handle) => node.opened(handle, client, time),
+            Input::Connected(handle) => node.on_completion(Completion::Connected(handle), time),
+            Input::Eof(handle) => node.ended(handle, time),
+            Input::Drained(handle) => node.drained(handle),
+            Input::Durable { lsn, frame, sync_us } => {
+                node.on_completion(Completion::Durable { lsn, frame, sync_us }, time);
             }
-            Input::Eof(handle) => life.node.ended(handle, time),
-            Input::Closed(handle) => {
-                life.node.closed(handle, time);
-                life.forget(handle);
-            }
-            Input::Drained(handle) => life.node.drained(handle),
-            Input::Durable { lsn, sync_us } => {
-                life.node.on_completion(Completion::Durable { lsn, frame: lsn, sync_us }, time);
-            }
-            Input::Range { range, values } => life.node.on_completion(Completion::Read(range, values), time),
-            Input::Checkpoint(done) => life.node.on_completion(Completion::Checkpoint(done), time),
-            Input::TransferResult(result) => life.node.on_completion(Completion::Transfer(result), time),
-            Input::Scrubbed(findings) => life.node.on_completion(Completion::Scrubbed(findings), time),
+            Input::Told(from, message) => node.on_completion(Completion::Told(from, message), time),
+            Input::Range { range, values } => node.on_completion(Completion::Read(range, values), time),
+            Input::Checkpoint(done) => node.on_completion(Completion::Checkpoint(done), time),
+            Input::TransferResult(result) => node.on_completion(Completion::Transfer(result), time),
+            Input::Scrubbed(findings) => node.on_completion(Completion::Scrubbed(findings), time),
+            Input::Bytes(_) | Input::Closed(_) => {}
         }
     }
 
-    fn carry_out(&mut self, node: usize, life: &mut RunningProcess, time: Time) -> Result<(), End> {
-        output::carry_out(&mut Machine { world: self, node, life, partial: BTreeMap::new() }, time)?;
+    /// Gives a worker the bytes that a connection has received. Bytes that it does not consume stay.
+    fn feed_bytes(&mut self, life: &mut RunningProcess, worker: usize, handle: ConnectionId, time: Time) {
+        let Some((connection, side)) = life.place(handle) else { return };
+        let Some(end) = self.network.end(connection, side).filter(|end| !end.paused) else { return };
+        let mut bytes = std::mem::take(&mut end.input);
+        let unsent = self.network.unsent(connection, side, self.now_us);
+        life.workers[worker].node.input(handle, &mut bytes, unsent, time);
+        if let Some(end) = self.network.end(connection, side) {
+            end.input = bytes;
+        }
+    }
+
+    fn carry_out(&mut self, node: usize, worker: usize, life: &mut RunningProcess, time: Time) -> Result<(), End> {
+        output::carry_out(&mut Machine { world: self, node, worker, life, partial: BTreeMap::new() }, time)?;
         self.watch_unsent(node, life);
         Ok(())
     }
@@ -174,14 +187,14 @@ impl World {
         }
         let (network, now_us) = (&mut self.network, self.now_us);
         let handles = life.handles.iter();
-        handles.map(|(handle, (connection, side))| (*handle, network.unsent(*connection, *side, now_us))).collect()
+        handles.map(|(handle, at)| (*handle, network.unsent(at.connection, at.side, now_us))).collect()
     }
 
     /// Schedules an event for each connection that has to drain.
     fn watch_unsent(&mut self, node: usize, life: &mut RunningProcess) {
         for (handle, _) in self.unsent(life).into_iter().filter(|(_, bytes)| *bytes > 0) {
             if life.draining.insert(handle) {
-                let (connection, side) = life.handles[&handle];
+                let Handle { connection, side, .. } = life.handles[&handle];
                 let at_us = self.network.free_us(connection, side);
                 self.at(at_us, Event::Drained { node, life: life.number, handle });
             }
@@ -191,7 +204,7 @@ impl World {
     /// Tells the node that a connection has drained, or looks again later.
     pub(crate) fn look_at_drain(&mut self, node: usize, handle: ConnectionId) {
         let Some(life) = &mut self.processes[node].life else { return };
-        let Some((connection, side)) = life.handles.get(&handle).copied() else { return };
+        let Some((connection, side)) = life.place(handle) else { return };
         if self.network.unsent(connection, side, self.now_us) > 0 {
             let (at_us, life) = (self.network.free_us(connection, side), life.number);
             return self.at(at_us, Event::Drained { node, life, handle });
@@ -201,7 +214,7 @@ impl World {
     }
 
     fn set_paused(&mut self, life: &RunningProcess, handle: ConnectionId, paused: bool) {
-        if let Some((connection, side)) = life.handles.get(&handle).copied()
+        if let Some((connection, side)) = life.place(handle)
             && let Some(end) = self.network.end(connection, side)
         {
             end.paused = paused;
@@ -209,7 +222,7 @@ impl World {
     }
 
     fn send_frame(&mut self, node: usize, life: &RunningProcess, handle: ConnectionId, raw: Bytes) {
-        let Some((connection, side)) = life.handles.get(&handle).copied() else { return };
+        let Some((connection, side)) = life.place(handle) else { return };
         if self.network.end(connection, side).is_none() {
             return;
         }
@@ -233,7 +246,7 @@ impl World {
     }
 
     fn close(&mut self, node: usize, life: &mut RunningProcess, handle: ConnectionId, close: Close) {
-        let Some((connection, side)) = life.handles.get(&handle).copied() else { return };
+        let Some((connection, side)) = life.place(handle) else { return };
         let Some(end) = self.network.end(connection, side) else { return };
         match close {
             Close::Now => {
@@ -255,21 +268,21 @@ impl World {
     /// Closes a connection after its last bytes.
     pub(crate) fn finish(&mut self, node: usize, handle: ConnectionId) {
         let Some(life) = &self.processes[node].life else { return };
-        let Some((connection, side)) = life.handles.get(&handle).copied() else { return };
+        let Some((connection, side)) = life.place(handle) else { return };
         if let Some(end) = self.network.end(connection, side) {
             end.open = false;
             self.push(node, Input::Closed(handle));
         }
     }
 
-    fn dial(&mut self, node: usize, life: &mut RunningProcess, target: usize) -> ConnectionId {
+    fn dial(&mut self, node: usize, worker: usize, life: &mut RunningProcess, target: usize) -> ConnectionId {
         let handle = life.handle();
         let from = (Who::Node { node, life: life.number }, handle);
-        let connection = self.network.connect(from, (Who::Node { node: target, life: 0 }, UNNUMBERED));
+        let connection = self.network.connect(from, (Who::Node { node: target, life: 0 }, UNNUMBERED), worker);
         if let Some(found) = self.network.find(connection) {
             found.ends[1].open = false;
         }
-        life.handles.insert(handle, (connection, 0));
+        life.handles.insert(handle, Handle { connection, side: 0, worker, moves: false });
         let us = self.random.between(50, 500);
         self.after(us, Event::Dial { connection });
         handle
@@ -292,7 +305,7 @@ impl World {
         }
         let Some(life) = &mut self.processes[to].life else { return self.send(connection, 1, PacketContent::Break) };
         let handle = life.handle();
-        life.handles.insert(handle, (connection, 1));
+        life.handles.insert(handle, Handle { connection, side: 1, worker: 0, moves: false });
         let number = life.number;
         if let Some(found) = self.network.find(connection) {
             let end = &mut found.ends[1];
@@ -308,116 +321,57 @@ impl World {
         }
     }
 
-    fn begin_batch(&mut self, node: usize, life: &mut RunningProcess, batch: Batch) {
-        self.oracle.on_batch(node, &batch, &mut self.trace);
-        assert!(life.syncing.is_none(), "node {node} gave the log a batch while one was on its way");
-        (life.syncing, life.synced_us) = (Some(batch), self.now_us);
-        life.marked = false;
-        let process = &self.processes[node];
-        let slow_us = process.slow_until_us.saturating_sub(self.now_us);
-        let us = process.sync_us / 2 + self.random.below(process.sync_us) + self.random.below(slow_us + 1);
-        self.after(us, Event::Synced { node, life: life.number });
-    }
-
-    /// The disk writes and syncs the batch that it was given.
-    pub(crate) fn write_batch(&mut self, node: usize) {
-        let Some(life) = &mut self.processes[node].life else { return };
-        let Some(batch) = &life.syncing else { return };
-        let mut appended = life.writer.append(batch);
-        if matches!(appended, Ok(Append::NeedsSegment)) && life.writer.preallocate().is_ok() {
-            appended = life.writer.append(batch);
-        }
-        match appended {
-            Ok(Append::Durable(_)) => {
-                let Some(batch) = life.syncing.take() else { return };
-                let (lsn, number, sync_us) = (batch.lsn, life.number, Us(self.now_us - life.synced_us));
-                if self.random.chance(900) {
-                    // The thread that prepares segments is mostly in time.
-                    let _ = life.writer.preallocate();
-                }
-                self.trace.line(|| format!("n{} durable {lsn}", node + 1));
-                self.oracle.on_durable(node, &batch);
-                self.push(node, Input::Durable { lsn, sync_us });
-                self.after(IDLE_US, Event::Mark { node, life: number });
-            }
-            Ok(Append::NeedsSegment | Append::NeedsSpace) => {
-                let number = life.number;
-                self.after(SPACE_US, Event::Synced { node, life: number });
-            }
-            Err(error) => self.end(node, End::Fatal(error.to_string())),
-        }
-    }
-
-    /// Prepares a segment, as the thread for that does, and schedules the next attempt.
-    pub(crate) fn preallocate(&mut self, node: usize) {
-        let Some(life) = &self.processes[node].life else { return };
-        let _ = life.writer.preallocate();
-        let life = life.number;
-        self.after(SPACE_US, Event::Preallocate { node, life });
-    }
-
-    pub(crate) fn mark(&mut self, node: usize) {
-        let Some(life) = &mut self.processes[node].life else { return };
-        if life.syncing.is_some() {
-            return;
-        }
-        if life.writer.wants_durability_marker()
-            && let Err(error) = life.writer.write_durability_marker()
-        {
-            return self.end(node, End::Fatal(error.to_string()));
-        }
-        life.marked = true;
-    }
-
-    fn begin_checkpoint_task(&mut self, node: usize, life: &mut RunningProcess, task: CheckpointTask) {
-        life.checkpoint_tasks.push_back(task);
-        if life.checkpoint_tasks.len() == 1 {
+    fn begin_checkpoint_task(&mut self, node: usize, worker: usize, life: &mut RunningProcess, task: CheckpointTask) {
+        let tasks = &mut life.workers[worker].checkpoint_tasks;
+        tasks.push_back(task);
+        if tasks.len() == 1 {
             let us = self.random.between(20, 1_000);
-            self.after(us, Event::CheckpointTask { node, life: life.number });
+            self.after(us, Event::CheckpointTask { node, life: life.number, worker });
         }
     }
 
     /// Performs the next task of the checkpoint worker.
-    pub(crate) fn run_checkpoint_task(&mut self, node: usize) {
+    pub(crate) fn run_checkpoint_task(&mut self, node: usize, worker: usize) {
         let us = self.random.between(20, 1_000);
         let Some(life) = &mut self.processes[node].life else { return };
-        let Some(task) = life.checkpoint_tasks.pop_front() else { return };
-        let number = life.number;
+        let (number, running) = (life.number, &mut life.workers[worker]);
+        let Some(task) = running.checkpoint_tasks.pop_front() else { return };
         self.trace.line(|| format!("n{} {task:?}", node + 1));
-        let done = life.checkpoint_worker.perform(task);
-        if !life.checkpoint_tasks.is_empty() {
-            self.after(us, Event::CheckpointTask { node, life: number });
+        let done = running.checkpoint_worker.perform(task);
+        if !running.checkpoint_tasks.is_empty() {
+            self.after(us, Event::CheckpointTask { node, life: number, worker });
         }
         if let Some(done) = done {
             self.trace.line(|| format!("n{} {done:?}", node + 1));
             self.oracle.on_checkpoint(&done);
-            self.push(node, Input::Checkpoint(done));
+            self.push_to(node, worker, Input::Checkpoint(done));
         }
     }
 
-    fn begin_transfer_task(&mut self, node: usize, life: &mut RunningProcess, task: TransferTask) {
-        life.transfer_tasks.push_back(task);
-        if life.transfer_tasks.len() == 1 {
+    fn begin_transfer_task(&mut self, node: usize, worker: usize, life: &mut RunningProcess, task: TransferTask) {
+        let tasks = &mut life.workers[worker].transfer_tasks;
+        tasks.push_back(task);
+        if tasks.len() == 1 {
             let us = self.random.between(20, 1_000);
-            self.after(us, Event::TransferTask { node, life: life.number });
+            self.after(us, Event::TransferTask { node, life: life.number, worker });
         }
     }
 
     /// Performs the next task of the transfer worker.
-    pub(crate) fn run_transfer_task(&mut self, node: usize) {
+    pub(crate) fn run_transfer_task(&mut self, node: usize, worker: usize) {
         let us = self.random.between(20, 1_000);
         let Some(life) = &mut self.processes[node].life else { return };
-        let Some(task) = life.transfer_tasks.pop_front() else { return };
-        let number = life.number;
+        let (number, running) = (life.number, &mut life.workers[worker]);
+        let Some(task) = running.transfer_tasks.pop_front() else { return };
         let mut all = Vec::new();
-        life.transfer_worker.perform(task, &mut |result| all.push(result));
-        if !life.transfer_tasks.is_empty() {
-            self.after(us, Event::TransferTask { node, life: number });
+        running.transfer_worker.perform(task, &mut |result| all.push(result));
+        if !running.transfer_tasks.is_empty() {
+            self.after(us, Event::TransferTask { node, life: number, worker });
         }
         for result in all {
             self.trace.line(|| format!("n{} {result:?}", node + 1));
             self.oracle.on_transfer_result(node, &result);
-            self.push(node, Input::TransferResult(result));
+            self.push_to(node, worker, Input::TransferResult(result));
         }
     }
 
@@ -429,22 +383,8 @@ impl World {
         self.after(us, Event::Scrub { node, life: life.number });
         let findings = paxoi::storage::scrub::scrub(&self.processes[node].disk, 1, &mut |_| true);
         self.trace.line(|| format!("n{} {findings:?}", node + 1));
-        self.push(node, Input::Scrubbed(findings));
-    }
-
-    pub(crate) fn drop_segments(&mut self, node: usize, below: SegmentSequence) {
-        let Some(life) = &self.processes[node].life else { return };
-        self.trace.line(|| format!("n{} drops segments below {below}", node + 1));
-        // Segments that cannot be removed now are removed later.
-        let _ = life.writer.drop_segments(below);
-    }
-
-    pub(crate) fn read_range(&mut self, node: usize, range: ReadRange) {
-        let Some(life) = &mut self.processes[node].life else { return };
-        match life.reader.read(&range) {
-            Ok(values) => self.push(node, Input::Range { range, values }),
-            Err(error) => self.end(node, End::Fatal(error.to_string())),
-        }
+        let workers = self.processes[node].life.as_ref().map_or(0, |life| life.workers.len());
+        (0..workers).for_each(|worker| self.push_to(node, worker, Input::Scrubbed(findings.clone())));
     }
 }
 
@@ -452,7 +392,7 @@ impl Driver for Machine<'_> {
     type Error = End;
 
     fn node(&mut self) -> &mut Node {
-        &mut self.life.node
+        &mut self.life.workers[self.worker].node
     }
 
     fn before_output(&mut self) -> Result<(), End> {
@@ -469,14 +409,14 @@ impl Driver for Machine<'_> {
     fn give_replies(&mut self) -> Result<(), End> {
         let unsent = self.world.unsent(self.life);
         let mut all = Vec::new();
-        self.life.node.take_replies(|handle, replies| {
+        self.node().take_replies(|handle, replies| {
             let queued = unsent.get(&handle).map_or(0, |bytes| bytes + replies.len());
             all.push((handle, replies.take_bytes()));
             queued
         });
         for (handle, bytes) in all {
             self.before_output()?;
-            if let Some((connection, side)) = self.life.handles.get(&handle).copied()
+            if let Some((connection, side)) = self.life.place(handle)
                 && self.world.network.end(connection, side).is_some()
             {
                 self.world.send(connection, side, PacketContent::Data(bytes));
@@ -503,7 +443,7 @@ impl Driver for Machine<'_> {
 
     fn unsent(&mut self, connection: ConnectionId) -> usize {
         let now_us = self.world.now_us;
-        let handle = self.life.handles.get(&connection).copied();
+        let handle = self.life.place(connection);
         handle.map_or(0, |(connection, side)| self.world.network.unsent(connection, side, now_us))
     }
 
@@ -517,18 +457,19 @@ impl Driver for Machine<'_> {
 
     fn resume(&mut self, connection: ConnectionId) {
         self.world.set_paused(self.life, connection, false);
-        self.life.inbox.push(Input::Bytes(connection));
-        if self.life.turn_us.is_none() {
-            let now_us = self.world.now_us;
-            self.life.turn_us = Some(now_us);
-            self.world.at(now_us, Event::Turn { node: self.node, life: self.life.number });
+        let (worker, now_us) = (self.worker, self.world.now_us);
+        let running = &mut self.life.workers[worker];
+        running.inbox.push(Input::Bytes(connection));
+        if running.turn_us.is_none() {
+            running.turn_us = Some(now_us);
+            self.world.at(now_us, Event::Turn { node: self.node, life: self.life.number, worker });
         }
     }
 
     fn dial(&mut self, address: &str) -> Dialled {
         // A node that joins does not know which node it finds at the address.
         let port: usize = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
-        Dialled::Begun(self.world.dial(self.node, self.life, port - PORT))
+        Dialled::Begun(self.world.dial(self.node, self.worker, self.life, port - PORT))
     }
 
     fn look_up(&mut self, address: &str) {
@@ -536,12 +477,12 @@ impl Driver for Machine<'_> {
     }
 
     fn append(&mut self, batch: Batch) {
-        self.world.begin_batch(self.node, self.life, batch);
+        self.world.begin_batch(self.node, self.worker, self.life, batch);
     }
 
     fn droppable(&mut self, floors: &[Instance]) -> Option<DroppableSegments> {
         let droppable = self.life.writer.droppable(floors)?;
-        self.world.oracle.on_droppable(self.node, droppable);
+        self.world.oracle.on_droppable(self.node, (self.worker, self.life.workers.len()), droppable);
         Some(droppable)
     }
 
@@ -552,16 +493,28 @@ impl Driver for Machine<'_> {
 
     fn read_range(&mut self, range: ReadRange) -> bool {
         let us = self.world.random.between(50, 1_000);
-        self.world.after(us, Event::Read { node: self.node, life: self.life.number, range });
+        self.world.after(us, Event::Read { node: self.node, life: self.life.number, worker: self.worker, range });
         true
     }
 
     fn checkpoint(&mut self, task: CheckpointTask) {
-        self.world.begin_checkpoint_task(self.node, self.life, task);
+        self.world.begin_checkpoint_task(self.node, self.worker, self.life, task);
     }
 
     fn transfer(&mut self, task: TransferTask) {
-        self.world.begin_transfer_task(self.node, self.life, task);
+        self.world.begin_transfer_task(self.node, self.worker, self.life, task);
+    }
+
+    fn tell(&mut self, worker: WorkerId, message: WorkerMessage) {
+        let pair = (self.worker, worker.index());
+        self.world.send_letter(self.node, self.life, pair, Letter::Message(message));
+    }
+
+    fn hand_over(&mut self, connection: ConnectionId, worker: WorkerId) {
+        let Some(handle) = self.life.handles.get_mut(&connection) else { return };
+        (handle.worker, handle.moves) = (worker.index(), true);
+        let pair = (self.worker, worker.index());
+        self.world.send_letter(self.node, self.life, pair, Letter::Connection(connection));
     }
 
     fn store(&mut self, identity: &Identity) -> Result<(), End> {

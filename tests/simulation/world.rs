@@ -34,6 +34,14 @@ pub(crate) enum Event {
     Turn {
         node: usize,
         life: u64,
+        worker: usize,
+    },
+    /// A letter of one worker reaches another worker of the node.
+    Letter {
+        node: usize,
+        life: u64,
+        from: usize,
+        to: usize,
     },
     Tick {
         node: usize,
@@ -57,11 +65,13 @@ pub(crate) enum Event {
     CheckpointTask {
         node: usize,
         life: u64,
+        worker: usize,
     },
     /// The transfer worker takes its next task.
     TransferTask {
         node: usize,
         life: u64,
+        worker: usize,
     },
     /// The disk is scrubbed.
     Scrub {
@@ -77,6 +87,7 @@ pub(crate) enum Event {
     Read {
         node: usize,
         life: u64,
+        worker: usize,
         range: ReadRange,
     },
     /// A node's last bytes on a connection are out.
@@ -278,15 +289,23 @@ impl World {
         match event {
             Event::Arrive { connection, side } => self.arrive(connection, side),
             Event::Dial { connection } => self.answer_dial(connection),
-            Event::Turn { node, life } => {
+            Event::Turn { node, life, worker } => {
                 if self.is_life(node, life) {
-                    self.turn(node);
+                    self.turn(node, worker);
                 }
             }
             Event::Tick { node, life } => {
                 if self.is_life(node, life) {
                     self.after(groups::TICK_MS.to_us().0, event);
-                    self.turn(node);
+                    self.turn(node, 0);
+                    // The turn of a worker may end the process.
+                    let workers = self.processes[node].life.as_ref().map_or(0, |life| life.workers.len());
+                    (1..workers).for_each(|worker| self.turn(node, worker));
+                }
+            }
+            Event::Letter { node, life, from, to } => {
+                if self.is_life(node, life) {
+                    self.deliver_letter(node, from, to);
                 }
             }
             Event::Synced { node, life } => {
@@ -304,19 +323,19 @@ impl World {
                     self.preallocate(node);
                 }
             }
-            Event::Read { node, life, range } => {
+            Event::Read { node, life, worker, range } => {
                 if self.is_life(node, life) {
-                    self.read_range(node, range);
+                    self.read_range(node, worker, range);
                 }
             }
-            Event::CheckpointTask { node, life } => {
+            Event::CheckpointTask { node, life, worker } => {
                 if self.is_life(node, life) {
-                    self.run_checkpoint_task(node);
+                    self.run_checkpoint_task(node, worker);
                 }
             }
-            Event::TransferTask { node, life } => {
+            Event::TransferTask { node, life, worker } => {
                 if self.is_life(node, life) {
-                    self.run_transfer_task(node);
+                    self.run_transfer_task(node, worker);
                 }
             }
             Event::Scrub { node, life } => {
@@ -361,16 +380,35 @@ impl World {
         self.processes[node].life.as_ref().is_some_and(|now| now.number == life)
     }
 
-    /// Queues an input for a node, which handles it soon.
+    /// Queues what has happened to a connection for the worker that has it.
     pub(crate) fn push(&mut self, node: usize, input: Input) {
+        let Some(life) = &mut self.processes[node].life else { return };
+        let Some(handle) = input.handle() else { return };
+        match life.handles.get(&handle) {
+            // The bytes wait in the connection.
+            Some(found) if found.moves => {
+                if !matches!(input, Input::Bytes(_)) {
+                    life.late.entry(handle).or_default().push(input);
+                }
+            }
+            found => {
+                let worker = found.map_or(0, |found| found.worker);
+                self.push_to(node, worker, input);
+            }
+        }
+    }
+
+    /// Queues an input for a worker of a node, which handles it soon.
+    pub(crate) fn push_to(&mut self, node: usize, worker: usize, input: Input) {
         let wait_us = self.random.below(self.idle_us + 1);
         let Some(life) = &mut self.processes[node].life else { return };
-        life.inbox.push(input);
-        if life.turn_us.is_none() && !life.stopped {
+        let running = &mut life.workers[worker];
+        running.inbox.push(input);
+        if running.turn_us.is_none() && !life.stopped {
             let at_us = self.now_us + wait_us;
-            life.turn_us = Some(at_us);
+            running.turn_us = Some(at_us);
             let life = life.number;
-            self.at(at_us, Event::Turn { node, life });
+            self.at(at_us, Event::Turn { node, life, worker });
         }
     }
 

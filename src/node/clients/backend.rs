@@ -8,9 +8,11 @@ use crate::kv::ParseContext;
 use crate::kv::command::Command;
 use crate::kv::reply::Reply;
 use crate::kv::table::Spec;
-use crate::node::ticket::Ticket;
+use crate::node::crew::Told;
+use crate::node::ticket::{ClientTicket, Ticket};
 use crate::node::{Output, Time};
 use crate::storage::wal::Lsn;
+use crate::workers::{WorkerId, Workers};
 use bytes::Bytes;
 use groups::{GroupId, Instance, NodeId};
 
@@ -67,8 +69,20 @@ pub(in crate::node) trait Backend {
     // Admission.
 
     fn groups(&self) -> u32;
-    /// Returns true if the group is loaded.
-    fn has(&self, group: GroupId) -> bool;
+    /// Returns this worker among the workers of the node.
+    fn workers(&self) -> Workers;
+    /// Gives another worker a message.
+    fn tell_worker(&mut self, worker: WorkerId, message: Told);
+    /// Returns true if the group belongs to another worker of this node, which carries its commands out.
+    fn is_elsewhere(&self, group: GroupId) -> bool {
+        !self.workers().owns(group)
+    }
+    /// Returns true if the group belongs to this worker and is loaded.
+    fn is_here(&self, group: GroupId) -> bool;
+    /// Returns true if the group is loaded, or belongs to another worker.
+    fn has(&self, group: GroupId) -> bool {
+        self.is_elsewhere(group) || self.is_here(group)
+    }
     /// Returns the refusal if a command whose request has `bytes` cannot be tried in any group.
     fn refusal(&self, command: &Command<'_>, bytes: usize) -> Option<Reply<'static>>;
     /// Returns the refusal if a command whose request has `bytes` cannot be tried in this group, which is loaded.
@@ -98,8 +112,9 @@ pub(in crate::node) trait Backend {
     fn submit(&mut self, submission: Submission<'_>, time: Time);
     /// Answers a read from this node's local state, which may be stale.
     fn read_stale(&self, group: GroupId, body: &[u8]) -> Reply<'_>;
-    /// Begins a stale read that may take several turns; the reply comes by the ticket.
-    fn begin_stale_read(&mut self, group: GroupId, verb: u16, body: Bytes, ticket: Ticket);
+    /// Begins a stale read in a group of another worker, or a `long` one, which may take several turns; the reply comes
+    /// by the ticket.
+    fn begin_stale_read(&mut self, group: GroupId, verb: u16, body: Bytes, client: ClientTicket, long: bool);
 
     // Durability, for WAIT.
 

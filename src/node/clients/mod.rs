@@ -40,6 +40,7 @@ use net::resp::request::{RequestError, RequestLimits, RequestParser};
 use pause::Pause;
 use std::net::SocketAddr;
 use waits::Waits;
+pub(super) use waits::{WaitId, WaitProgress, WaitRequest};
 
 /// Maximum bytes of memory that a client's empty output may keep.
 const IDLE_OUTPUT_BYTES: usize = 64 << 10;

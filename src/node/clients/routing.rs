@@ -166,8 +166,8 @@ impl RoutingContext<'_> {
             return node.submit(Submission { group, verb, command, body, request, ticket }, time);
         }
         let body = encoded(command);
-        if command.is_long_read() {
-            return node.begin_stale_read(group, verb, body, Ticket::Client(ticket));
+        if command.is_long_read() || node.is_elsewhere(group) {
+            return node.begin_stale_read(group, verb, body, ticket, command.is_long_read());
         }
         let reply = node.read_stale(group, &body);
         client.replies.complete(ticket.request, ticket.part, reply, &mut client.out);

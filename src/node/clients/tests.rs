@@ -5,8 +5,10 @@ use crate::admin::stats::Stats;
 use crate::kv::ParseContext;
 use crate::kv::command::Command;
 use crate::kv::table::{self, Spec};
+use crate::node::crew::Told;
 use crate::node::ticket::Ticket;
 use crate::storage::wal::Lsn;
+use crate::workers::{WorkerId, Workers};
 use groups::{GroupId, Instance, NodeId};
 use net::event::ConnectionId;
 use net::outbound::Outbound;
@@ -70,7 +72,11 @@ impl Backend for Rest {
     fn groups(&self) -> u32 {
         GROUPS
     }
-    fn has(&self, _group: GroupId) -> bool {
+    fn workers(&self) -> Workers {
+        Workers::ONE
+    }
+    fn tell_worker(&mut self, _worker: WorkerId, _message: Told) {}
+    fn is_here(&self, _group: GroupId) -> bool {
         true
     }
     fn refusal(&self, _command: &Command<'_>, _bytes: usize) -> Option<Reply<'static>> {
@@ -109,7 +115,7 @@ impl Backend for Rest {
     fn read_stale(&self, _group: GroupId, _body: &[u8]) -> Reply<'_> {
         Reply::Simple("STALE")
     }
-    fn begin_stale_read(&mut self, _group: GroupId, _verb: u16, _body: Bytes, _ticket: Ticket) {}
+    fn begin_stale_read(&mut self, _group: GroupId, _verb: u16, _body: Bytes, _client: ClientTicket, _long: bool) {}
     fn gathered_lsn(&self) -> Lsn {
         Lsn(7)
     }

@@ -1,7 +1,7 @@
 //! WAIT and WAITAOF: a client waits until the logs of other members durably hold its writes.
 //!
 //! `durability` knows which members hold them. Over several groups the lowest count is the reply: each write is on at
-//! least that many disks.
+//! least that many disks. For groups of other workers, those workers wait, and report each higher count.
 
 use super::backend::Backend;
 use super::client::{BlockReason, Client, RequestOutcome};
@@ -9,8 +9,10 @@ use super::{Clients, Time};
 use crate::admin::hello::{self, Wanted};
 use crate::kv::reply::Reply;
 use crate::kv::table::{Spec, Verb};
+use crate::node::crew::Told;
 use crate::node::ticket::{ClientTicket, RequestNumber};
 use crate::storage::wal::Lsn;
+use crate::workers::WorkerId;
 use groups::{GroupId, Instance, Ms, Us};
 use net::event::ConnectionId;
 use std::borrow::Cow;
@@ -23,7 +25,7 @@ const WAIT_GROUPS_MAX: usize = 1 << 16;
 const UNBLOCKED: Reply<'static> = Reply::Error(Cow::Borrowed("UNBLOCKED client unblocked via CLIENT UNBLOCK"));
 
 /// A set of groups, with one bit for each group up to the highest in the set.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct GroupSet(Vec<u64>);
 
 impl GroupSet {
@@ -41,9 +43,38 @@ impl GroupSet {
     }
 }
 
+/// The number of a wait on behalf of another worker, at that worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::node) struct WaitId(u64);
+
+/// How much of a client's writes is durable, in the groups of one worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::node) struct WaitProgress {
+    /// Number of other members that have all of it.
+    others: i64,
+    /// Whether this node has all of it.
+    local: bool,
+}
+
+/// A wait that a worker asks another one for.
+#[derive(Clone, Debug)]
+pub(in crate::node) struct WaitRequest {
+    /// Its number at the asker.
+    id: WaitId,
+    /// The groups of the receiver in which the client wrote.
+    groups: Vec<GroupId>,
+}
+
+/// Who waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiter {
+    Client(ClientTicket),
+    Worker(WorkerId, WaitId),
+}
+
 /// A client that waits.
 struct Wait {
-    ticket: ClientTicket,
+    waiter: Waiter,
     wanted: Wanted,
     /// `None`: no time limit.
     deadline_ms: Option<Ms>,
@@ -51,6 +82,10 @@ struct Wait {
     lsn: Lsn,
     /// The groups in which the client wrote, each with its first instance that was not applied yet.
     groups: Vec<(GroupId, Instance)>,
+    /// The other workers that wait for this client, with the number of the wait there, and their last reports.
+    elsewhere: Vec<(WorkerId, WaitId, WaitProgress)>,
+    /// For another worker: what it was told last.
+    told: Option<WaitProgress>,
 }
 
 /// All clients that wait.
@@ -60,6 +95,8 @@ pub(super) struct Waits {
     /// Number of groups of all waits together.
     groups: usize,
     asked_ms: Ms,
+    /// Number of waits that other workers were asked for.
+    numbered: u64,
 }
 
 impl Clients {
@@ -86,7 +123,7 @@ impl Clients {
             }
         };
         let mut wait = Wait::new(client, wanted, node);
-        let is_bounded = self.waits.groups + wait.groups.len() <= WAIT_GROUPS_MAX;
+        let is_bounded = self.waits.groups + client.wrote.iter().count() <= WAIT_GROUPS_MAX;
         if wait.is_done(node, time) || !is_bounded {
             let reply = wait.reply(node, time);
             client.answer_counted(&reply, node);
@@ -94,7 +131,13 @@ impl Clients {
         }
         let timeout_ms = Some(wanted.timeout_ms).filter(|ms| *ms > Ms(0));
         wait.deadline_ms = timeout_ms.map(|ms| time.mono_ms().saturating_add(ms));
-        wait.ticket = client.expect();
+        wait.waiter = Waiter::Client(client.expect());
+        for (worker, id, _) in &mut wait.elsewhere {
+            self.waits.numbered += 1;
+            *id = WaitId(self.waits.numbered);
+            let groups = client.wrote.iter().filter(|group| node.workers().owner(*group) == *worker).collect();
+            node.tell_worker(*worker, Told::Wait(WaitRequest { id: *id, groups }));
+        }
         (client.blocked, client.info.blocked) = (Some(BlockReason::Replies), true);
         self.waits.groups += wait.groups.len();
         self.waits.open.push(wait);
@@ -124,9 +167,7 @@ impl Clients {
         node: &mut impl Backend,
         time: Time,
     ) -> bool {
-        let Some(at) = self.waits.open.iter().position(|wait| wait.ticket.connection == connection) else {
-            return false;
-        };
+        let Some(at) = self.waits.open.iter().position(|wait| wait.is_of(connection)) else { return false };
         self.finish_wait(at, with_error.then_some(UNBLOCKED), node, time);
         true
     }
@@ -135,10 +176,18 @@ impl Clients {
     pub(in crate::node) fn step_waits(&mut self, node: &mut impl Backend, time: Time) {
         let now_ms = time.mono_ms();
         let mut at = 0;
-        while let Some(wait) = self.waits.open.get(at) {
-            let is_gone = !self.table.has(wait.ticket.connection);
-            let is_late = wait.deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms);
-            if is_gone || is_late || wait.is_done(node, time) {
+        while let Some(wait) = self.waits.open.get_mut(at) {
+            let is_over = match wait.waiter {
+                Waiter::Client(ticket) => {
+                    let is_late = wait.deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms);
+                    !self.table.has(ticket.connection) || is_late || wait.is_done(node, time)
+                }
+                Waiter::Worker(to, id) => {
+                    wait.report(to, id, node, time);
+                    false
+                }
+            };
+            if is_over {
                 self.finish_wait(at, None, node, time);
             } else {
                 at += 1;
@@ -158,11 +207,55 @@ impl Clients {
     fn finish_wait(&mut self, at: usize, error: Option<Reply<'static>>, node: &mut impl Backend, time: Time) {
         let wait = self.waits.open.swap_remove(at);
         self.waits.groups -= wait.groups.len();
+        for (worker, id, _) in &wait.elsewhere {
+            node.tell_worker(*worker, Told::EndWait(*id));
+        }
         let reply = error.unwrap_or_else(|| wait.reply(node, time));
         if let Reply::Error(text) = &reply {
             node.stats().error(text);
         }
-        self.complete(wait.ticket, reply);
+        if let Waiter::Client(ticket) = wait.waiter {
+            self.complete(ticket, reply);
+        }
+    }
+
+    /// Handles a message of another worker, if it is about clients. Otherwise returns it.
+    pub(in crate::node) fn on_told(&mut self, from: WorkerId, message: Told, node: &mut impl Backend) -> Option<Told> {
+        match message {
+            Told::Wait(request) => self.wait_for_worker(from, request, node),
+            Told::EndWait(id) => self.end_wait_for_worker(from, id),
+            Told::WaitProgress(id, progress) => self.on_wait_progress(from, id, progress),
+            other => return Some(other),
+        }
+        None
+    }
+
+    /// Begins a wait on behalf of another worker.
+    fn wait_for_worker(&mut self, from: WorkerId, request: WaitRequest, node: &mut impl Backend) {
+        let WaitRequest { id, groups } = request;
+        let wanted = Wanted { local: None, others: i64::MAX, timeout_ms: Ms(0) };
+        let groups = groups.into_iter().filter(|group| node.is_here(*group));
+        let wait = Wait::of_groups(Waiter::Worker(from, id), wanted, groups, node);
+        self.waits.groups += wait.groups.len();
+        self.waits.open.push(wait);
+    }
+
+    /// Ends a wait on behalf of another worker.
+    fn end_wait_for_worker(&mut self, from: WorkerId, id: WaitId) {
+        let ended = self.waits.open.iter().position(|wait| wait.waiter == Waiter::Worker(from, id));
+        if let Some(at) = ended {
+            self.waits.groups -= self.waits.open.swap_remove(at).groups.len();
+        }
+    }
+
+    /// Takes the report of another worker about a wait.
+    fn on_wait_progress(&mut self, from: WorkerId, id: WaitId, progress: WaitProgress) {
+        let waits = self.waits.open.iter_mut().flat_map(|wait| &mut wait.elsewhere);
+        for (worker, known, last) in waits {
+            if (*worker, *known) == (from, id) {
+                *last = progress;
+            }
+        }
     }
 
     /// Returns true if some client waits.
@@ -174,26 +267,70 @@ impl Clients {
 
 impl Wait {
     fn new(client: &Client, wanted: Wanted, node: &impl Backend) -> Wait {
-        let wrote = client.wrote.iter().filter(|group| node.has(*group));
+        let ticket = ClientTicket { connection: client.connection, request: RequestNumber(0), part: 0 };
+        let here = client.wrote.iter().filter(|group| node.is_here(*group));
+        let mut wait = Wait::of_groups(Waiter::Client(ticket), wanted, here, node);
+        let workers = node.workers();
+        let wrote_at = |worker: &WorkerId| client.wrote.iter().any(|group| workers.owner(group) == *worker);
+        // Nothing is known there until that worker says so.
+        let none = WaitProgress { others: 0, local: false };
+        wait.elsewhere = workers.others().filter(wrote_at).map(|worker| (worker, WaitId(0), none)).collect();
+        wait
+    }
+
+    fn of_groups(waiter: Waiter, wanted: Wanted, groups: impl Iterator<Item = GroupId>, node: &impl Backend) -> Wait {
         Wait {
-            ticket: ClientTicket { connection: client.connection, request: RequestNumber(0), part: 0 },
+            waiter,
             wanted,
             deadline_ms: None,
             lsn: node.gathered_lsn(),
-            groups: wrote.map(|group| (group, node.next(group))).collect(),
+            groups: groups.map(|group| (group, node.next(group))).collect(),
+            elsewhere: Vec::new(),
+            told: None,
         }
     }
 
+    fn is_of(&self, connection: ConnectionId) -> bool {
+        matches!(self.waiter, Waiter::Client(ticket) if ticket.connection == connection)
+    }
+
+    /// Returns how much is durable in the groups of this worker.
+    fn here(&self, node: &impl Backend, time: Time) -> WaitProgress {
+        let others = node.count_durable_members(&self.groups, time) as i64;
+        WaitProgress { others, local: node.has_logged(self.lsn) }
+    }
+
+    /// Returns how much is durable in the groups of all workers.
+    fn progress(&self, node: &impl Backend, time: Time) -> WaitProgress {
+        let here = self.here(node, time);
+        // A client that wrote only elsewhere waits for nothing here.
+        let others = if self.groups.is_empty() && !self.elsewhere.is_empty() { i64::MAX } else { here.others };
+        let least = |all: WaitProgress, one: WaitProgress| WaitProgress {
+            others: all.others.min(one.others),
+            local: all.local && one.local,
+        };
+        self.elsewhere.iter().map(|(.., last)| *last).fold(WaitProgress { others, ..here }, least)
+    }
+
     fn is_done(&self, node: &impl Backend, time: Time) -> bool {
-        let is_local = self.wanted.local != Some(true) || node.has_logged(self.lsn);
-        is_local && node.count_durable_members(&self.groups, time) as i64 >= self.wanted.others
+        let WaitProgress { others, local } = self.progress(node, time);
+        (self.wanted.local != Some(true) || local) && others >= self.wanted.others
+    }
+
+    /// Tells the worker on whose behalf this one waits, if more is durable than at its last report.
+    fn report(&mut self, to: WorkerId, id: WaitId, node: &mut impl Backend, time: Time) {
+        let here = self.here(node, time);
+        if self.told != Some(here) {
+            self.told = Some(here);
+            node.tell_worker(to, Told::WaitProgress(id, here));
+        }
     }
 
     fn reply(&self, node: &impl Backend, time: Time) -> Reply<'static> {
-        let others = Reply::Int(node.count_durable_members(&self.groups, time) as i64);
+        let WaitProgress { others, local } = self.progress(node, time);
         match self.wanted.local {
-            None => others,
-            Some(_) => Reply::Array(vec![Reply::Int(i64::from(node.has_logged(self.lsn))), others]),
+            None => Reply::Int(others),
+            Some(_) => Reply::Array(vec![Reply::Int(i64::from(local)), Reply::Int(others)]),
         }
     }
 }

@@ -6,11 +6,14 @@ use super::joining::Joining;
 use super::{ClusterContext, DecisionView};
 use crate::endpoint::Endpoint;
 use crate::kv::reply::Reply;
+use crate::node::crew::Told;
 use crate::node::peers::{Peer, Roster};
 use crate::node::wire::NodeMessage;
 use crate::plural::plural;
+use crate::workers::WorkerId;
 use groups::membership::{ChangeKind, MemberInfo};
 use groups::{Counter, Group, GroupId, MembershipChange, Ms, NodeId};
+use std::collections::BTreeMap;
 
 /// Maximum number of groups with a change in flight.
 const CHANGES_MAX: usize = 32;
@@ -25,12 +28,38 @@ const LAG_MAX: u64 = 64;
 /// Time after a LIST during which the node keeps asking the members for their positions.
 const LISTED_MS: Ms = Ms(3_000);
 
-/// The change that this node carries out, if any.
+/// The change that this node carries out, if any. The first worker takes the operator's command, and asks the other
+/// workers to make the change in their groups.
 #[derive(Debug, Default)]
 pub(in crate::node) struct MemberChanges {
     job: Option<Job>,
     asked_ms: Ms,
     listed_ms: Option<Ms>,
+    /// The node that the last change adds.
+    info: Option<MemberInfo>,
+    /// At the first worker: the last reports of the other workers about the change that was asked for last.
+    reports: BTreeMap<WorkerId, ChangeReport>,
+    /// At another worker: its last report.
+    reported: Option<ChangeReport>,
+}
+
+/// A change that the first worker asks another worker for.
+#[derive(Clone, Debug)]
+pub(in crate::node) struct ChangeRequest {
+    goal: Goal,
+    info: Option<MemberInfo>,
+}
+
+/// How far a worker has come with a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::node) struct ChangeReport {
+    goal: Goal,
+    /// Groups in which the change is made, and all groups of the worker.
+    done: usize,
+    groups: usize,
+    waits_for: String,
+    /// The reason why the change is impossible.
+    error: Option<String>,
 }
 
 #[derive(Debug)]
@@ -64,7 +93,7 @@ enum Step {
 }
 
 /// Progress of a change of members (`None`: done), or the reason why it is impossible.
-type ChangeProgress = Result<Option<String>, String>;
+type ChangeProgress<R = String> = Result<Option<R>, String>;
 
 impl MemberChanges {
     /// Executes `PAXOI MEMBER …`; `words` includes these two words. A change answers `OK` if it is done, and otherwise
@@ -88,30 +117,93 @@ impl MemberChanges {
         if let Some(refusal) = cx.ports.refusals(cx.engine).of_full_disk() {
             return refusal;
         }
-        match self.pursue(&goal, joining, cx) {
-            Ok(None) => Reply::Ok,
+        let own = self.pursue(&goal, joining, cx);
+        match self.with_others(&goal, own, cx) {
+            Ok(None) => {
+                self.reports.clear();
+                Reply::Ok
+            }
             Ok(Some(progress)) => Reply::Bulk(progress.into_bytes().into()),
             Err(reason) => Reply::Error(format!("ERR {reason}").into()),
         }
     }
 
+    /// Asks the other workers for the same change, and adds their progress to this worker's.
+    fn with_others(
+        &mut self,
+        goal: &Goal,
+        own: ChangeProgress<ChangeReport>,
+        cx: &mut ClusterContext<'_>,
+    ) -> ChangeProgress {
+        let (own, workers) = (own?, cx.config.workers);
+        if workers.count() == 1 {
+            return Ok(own.map(|report| report.text()));
+        }
+        self.reports.retain(|_, report| report.goal == *goal);
+        if let Some(error) = self.reports.values().find_map(|report| report.error.clone()) {
+            self.reports.clear();
+            return Err(error);
+        }
+        let info = self.job.as_ref().and_then(|job| job.info.clone());
+        let request = ChangeRequest { goal: goal.clone(), info: info.or(self.info.clone()) };
+        cx.ports.crew.tell_all(|| Told::Change(request.clone()));
+        let are_all_done =
+            self.reports.len() + 1 == workers.count() as usize && self.reports.values().all(ChangeReport::is_done);
+        if own.is_none() && are_all_done {
+            return Ok(None);
+        }
+        let groups = cx.engine.owned().len();
+        let own = own.unwrap_or(ChangeReport::done(goal.clone(), groups));
+        let (done, waits_for) = self.reports.values().fold((own.done, own.waits_for), |(done, waits_for), report| {
+            (done + report.done, if waits_for.is_empty() { report.waits_for.clone() } else { waits_for })
+        });
+        Ok(Some(ChangeReport { goal: goal.clone(), done, groups: cx.engine.all(), waits_for, error: None }.text()))
+    }
+
+    /// At another worker than the first: begins or goes on with the change that the first worker asks for.
+    pub(super) fn handle_request(&mut self, request: ChangeRequest, cx: &mut ClusterContext<'_>) {
+        let ChangeRequest { goal, info } = request;
+        self.job.take_if(|job| job.goal != goal);
+        let active_ms = cx.time.mono_ms();
+        let job = self.job.get_or_insert_with(|| Job::new(goal, info, active_ms));
+        job.active_ms = active_ms;
+        self.reported = None;
+        self.advance_and_report(cx);
+    }
+
+    /// At the first worker: takes the report of another worker.
+    pub(super) fn handle_report(&mut self, from: WorkerId, report: ChangeReport) {
+        self.reports.insert(from, report);
+    }
+
+    /// Goes on with the change, and tells the first worker if something has changed.
+    fn advance_and_report(&mut self, cx: &mut ClusterContext<'_>) {
+        let Some(goal) = self.job.as_ref().map(|job| job.goal.clone()) else { return };
+        let groups = cx.engine.owned().len();
+        let report = match self.advance(cx) {
+            Ok(Some(report)) => report,
+            Ok(None) => ChangeReport::done(goal, groups),
+            Err(error) => ChangeReport { error: Some(error), ..ChangeReport::begun(goal, groups) },
+        };
+        if self.reported.as_ref() != Some(&report) {
+            self.reported = Some(report.clone());
+            cx.ports.crew.tell(WorkerId::FIRST, Told::Changed(report));
+        }
+    }
+
     /// Begins the change, or goes on with it.
-    fn pursue(&mut self, goal: &Goal, joining: &Joining, cx: &mut ClusterContext<'_>) -> ChangeProgress {
+    fn pursue(&mut self, goal: &Goal, joining: &Joining, cx: &mut ClusterContext<'_>) -> ChangeProgress<ChangeReport> {
         match &mut self.job {
             Some(job) if job.goal == *goal => job.active_ms = cx.time.mono_ms(),
             Some(job) => {
-                return Err(format!(
-                    "this node is busy with {}: {}",
-                    job.goal.words(),
-                    job.progress(cx.engine.owned().len())
-                ));
+                let progress = job.report(cx.engine.owned().len()).text();
+                return Err(format!("this node is busy with {}: {progress}", job.goal.words()));
             }
             None => {
                 let info = cx.view().info_for(goal, joining)?;
                 tracing::info!("changing the members: {}", goal.words());
-                let (submitted, waits_for) = (Vec::new(), String::new());
-                let job = Job { goal: goal.clone(), info, submitted, done: 0, waits_for, active_ms: cx.time.mono_ms() };
-                self.job = Some(job);
+                self.info.clone_from(&info);
+                self.job = Some(Job::new(goal.clone(), info, cx.time.mono_ms()));
             }
         }
         self.advance(cx)
@@ -129,7 +221,9 @@ impl MemberChanges {
         if self.job.is_none() {
             return;
         }
-        if let Err(reason) = self.advance(cx) {
+        if !cx.config.workers.is_first() {
+            self.advance_and_report(cx);
+        } else if let Err(reason) = self.advance(cx) {
             tracing::warn!("changing the members: {reason}");
         }
         if self.job.as_ref().is_some_and(|job| now_ms >= job.active_ms + PATIENCE_MS) {
@@ -141,7 +235,7 @@ impl MemberChanges {
     }
 
     /// Compares every group with the goal, and submits the missing change in a few of them. An error ends the job.
-    fn advance(&mut self, cx: &mut ClusterContext<'_>) -> ChangeProgress {
+    fn advance(&mut self, cx: &mut ClusterContext<'_>) -> ChangeProgress<ChangeReport> {
         let Some(mut job) = self.job.take() else { return Ok(None) };
         let groups = cx.engine.owned().to_vec();
         job.submitted.retain(|(group, counter)| cx.engine.group(*group).awaits(*counter));
@@ -170,9 +264,9 @@ impl MemberChanges {
             job.active_ms = cx.time.mono_ms();
         }
         (job.done, job.waits_for) = (done, waits_for);
-        let progress = job.progress(groups.len());
+        let report = job.report(groups.len());
         self.job = Some(job);
-        Ok(Some(progress))
+        Ok(Some(report))
     }
 }
 
@@ -342,9 +436,32 @@ impl Job {
         }
     }
 
-    fn progress(&self, groups: usize) -> String {
+    fn new(goal: Goal, info: Option<MemberInfo>, active_ms: Ms) -> Job {
+        Job { goal, info, submitted: Vec::new(), done: 0, waits_for: String::new(), active_ms }
+    }
+
+    fn report(&self, groups: usize) -> ChangeReport {
+        let Job { goal, done, waits_for, .. } = self;
+        ChangeReport { goal: goal.clone(), done: *done, groups, waits_for: waits_for.clone(), error: None }
+    }
+}
+
+impl ChangeReport {
+    fn begun(goal: Goal, groups: usize) -> ChangeReport {
+        ChangeReport { goal, done: 0, groups, waits_for: String::new(), error: None }
+    }
+
+    fn done(goal: Goal, groups: usize) -> ChangeReport {
+        ChangeReport { done: groups, ..ChangeReport::begun(goal, groups) }
+    }
+
+    fn is_done(&self) -> bool {
+        self.done == self.groups
+    }
+
+    fn text(&self) -> String {
         let because = if self.waits_for.is_empty() { String::new() } else { format!(", {}", self.waits_for) };
-        format!("{} of {groups} group{}{because}", self.done, plural(groups as u64))
+        format!("{} of {} group{}{because}", self.done, self.groups, plural(self.groups as u64))
     }
 }
 

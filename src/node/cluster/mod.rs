@@ -22,11 +22,13 @@ use super::wire::{Admission, Hello, LeaderMove, LeaderMoveReply, Refusal};
 use crate::config::{NodeConfig, REMOVED_MS};
 use crate::identity::{BirthRecord, Identity};
 use crate::kv::reply::Reply;
+use crate::workers::WorkerId;
 use birth::Birth;
 use groups::membership::MemberInfo;
 use groups::{Effect, Group, GroupId, Ms, NodeId};
 use joining::Joining;
 use members::MemberChanges;
+pub(super) use members::{ChangeReport, ChangeRequest};
 use net::event::ConnectionId;
 use placement::Placement;
 
@@ -114,7 +116,7 @@ impl Cluster {
 
     /// Goes on with the birth. A joining node has none.
     pub(super) fn tick_birth(&mut self, cx: &mut ClusterContext<'_>) {
-        if !cx.is_joining() {
+        if !cx.is_joining() && cx.config.workers.is_first() {
             self.birth.tick(cx);
         }
     }
@@ -166,14 +168,16 @@ impl Cluster {
             return None;
         }
         let me = cx.identity.node;
-        let mut roster = Roster::of_all(cx.engine.groups().map(Group::membership))?;
+        let own = Roster::of_all(cx.engine.groups().map(Group::membership));
+        cx.ports.crew.tell_roster(own.as_ref());
+        let mut roster = cx.ports.crew.join_rosters(own)?;
         let is_everywhere = cx.engine.groups().all(|group| group.membership().everyone().contains(me));
         if !is_everywhere {
             // Until this node has learned that it joined, its groups do not know the present members.
             roster.add(&cx.identity.joined);
         }
         let peers = &cx.ports.peers;
-        if loads {
+        if loads || !cx.ports.crew.knows_all_rosters() {
             let linked: Vec<MemberInfo> =
                 peers.linked().filter_map(|peer| peers.roster().info(peer.id()).cloned()).collect();
             roster.allow_for_unknown(&linked);
@@ -257,6 +261,16 @@ impl Cluster {
     /// See [`MemberChanges::command`].
     pub(super) fn member_command(&mut self, words: &[&[u8]], cx: &mut ClusterContext<'_>) -> Reply<'static> {
         self.changing.command(words, &self.joining, cx)
+    }
+
+    /// See [`MemberChanges::handle_request`].
+    pub(super) fn handle_change(&mut self, request: ChangeRequest, cx: &mut ClusterContext<'_>) {
+        self.changing.handle_request(request, cx);
+    }
+
+    /// See [`MemberChanges::handle_report`].
+    pub(super) fn handle_change_report(&mut self, from: WorkerId, report: ChangeReport) {
+        self.changing.handle_report(from, report);
     }
 
     /// Goes on with a change of the members, and applies its time limits. Called only when all groups are loaded.

@@ -6,6 +6,7 @@ use crate::config::PING_MS;
 use crate::identity::Member;
 use crate::kv::table;
 use crate::node::cluster_time;
+use crate::node::crew::Crew;
 use crate::node::peers::{Peer, PingState, RoundTrip};
 use crate::node::relay::Relays;
 use crate::node::upkeep::Ranges;
@@ -21,6 +22,7 @@ struct Harness {
     cluster: Cluster,
     engine: Engine,
     peers: Peers,
+    crew: Crew,
     relays: Relays,
     ranges: Ranges,
     stats: Stats,
@@ -68,6 +70,7 @@ impl Harness {
             cluster: Cluster::new(&identity, &config),
             engine,
             peers: Peers::new(&identity, Roster::of_one(&membership(&config, birth)), &config),
+            crew: Crew::new(config.workers),
             relays: Relays::new(1),
             ranges: Ranges::default(),
             stats: Stats::new(table::names_by_verb()),
@@ -83,6 +86,7 @@ impl Harness {
         let ports = EnginePorts {
             peers: &mut self.peers,
             clients: None,
+            crew: &mut self.crew,
             relays: &mut self.relays,
             ranges: &mut self.ranges,
             stats: &mut self.stats,
@@ -109,6 +113,7 @@ impl Harness {
             to: None,
             announced: None,
             address: None,
+            workers: crate::workers::Workers::ONE,
         }
     }
 

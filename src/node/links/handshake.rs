@@ -38,7 +38,31 @@ impl HandshakeContext<'_> {
             to,
             announced: config.announced.clone(),
             address: peers.own_address().map(str::to_owned),
+            workers: config.workers,
         }
+    }
+
+    /// Checks that the sender has as many workers as this node: each worker talks to the one with the same number.
+    ///
+    /// # Errors
+    /// The reason why the hello is refused.
+    pub(super) fn check_workers(&self, hello: &Hello) -> Result<(), Refusal> {
+        let (ours, theirs) = (self.config.workers, hello.workers);
+        let (me, from) = (self.identity.node, hello.node);
+        if ours.count() != theirs.count() {
+            let (ours, theirs) = (ours.count(), theirs.count());
+            let text =
+                format!("node {from} has {theirs} workers, but node {me} has {ours}: give all the same --workers");
+            return refuse(false, text);
+        }
+        if ours != theirs {
+            let (ours, theirs) = (ours.me(), theirs.me());
+            return refuse(false, format!("worker {theirs} of node {from} has reached worker {ours} of node {me}"));
+        }
+        if !ours.is_first() && self.identity.birth.is_none() {
+            return refuse(false, format!("worker {} of node {me} waits for its first worker", ours.me()));
+        }
+        Ok(())
     }
 
     /// Checks that a hello is meant for this node. The dialled address may have belonged to another member before. A

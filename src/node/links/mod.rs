@@ -26,6 +26,7 @@ use super::peers::lanes::{Arrived, FRAGMENT};
 use super::wire::{Hello, NODE, NodeMessage, Refusal};
 use super::{NodeConfig, Time};
 use crate::config::{HANDSHAKE_MS_MAX, LARGE_INPUT_BYTES, NODE_MESSAGE_BYTES_MAX};
+use crate::workers::WorkerId;
 use alone::Alone;
 use bytes::BytesMut;
 use contacts::Contacts;
@@ -127,6 +128,10 @@ impl Links {
         if let Some(peer) = node.peers().by_link(id) {
             peer.on_bytes(time.mono_ms());
         }
+        if let Some(worker) = self.worker_of(id, input, node) {
+            self.all.remove(id);
+            return node.outputs().push(Output::HandOver(id, worker));
+        }
         while let Some(link) = self.all.find(id) {
             // Before the handshake is done, a sender gets no more memory than a hello needs.
             let frame_bytes_max = node.context().config.frame_bytes_max();
@@ -147,6 +152,23 @@ impl Links {
                 return self.cut(id, &reason, node, time);
             }
         }
+    }
+
+    /// At the first worker, which accepts all connections: returns the other worker for which a new connection is meant,
+    /// as its hello says. The hello stays in `input`.
+    fn worker_of(&mut self, id: ConnectionId, input: &BytesMut, node: &impl Receiver) -> Option<WorkerId> {
+        let ours = node.context().config.workers;
+        let is_new = self.all.find(id).is_some_and(|link| link.peer.is_none() && link.dialled.is_none());
+        if ours.count() == 1 || !ours.is_first() || !is_new || input.len() > NODE_MESSAGE_BYTES_MAX {
+            return None;
+        }
+        let frame = frame::decode(&mut input.clone(), NODE_MESSAGE_BYTES_MAX).ok()??;
+        let message = frame.messages().next()?.ok().filter(|message| message.group == NODE)?;
+        let Some(NodeMessage::Hello(hello)) = NodeMessage::decode(message.kind, &message.body).ok()? else {
+            return None;
+        };
+        let theirs = hello.workers;
+        (theirs.count() == ours.count() && !theirs.is_first()).then_some(theirs.me())
     }
 
     fn on_frame(
@@ -226,6 +248,7 @@ impl Links {
         let from = hello.node;
         let version = node.context().peers.common_version(hello).map_err(|text| Refusal { fatal: false, text })?;
         node.context().is_meant(hello)?;
+        node.context().check_workers(hello)?;
         if dialled.is_some_and(is_contact) {
             return self.on_contact_hello(id, hello);
         }
@@ -263,6 +286,7 @@ impl Links {
             return refuse(false, format!("this address is node {}'s", hello.node));
         }
         node.context().is_meant(hello)?;
+        node.context().check_workers(hello)?;
         node.context().peers.common_version(hello).map_err(|text| Refusal { fatal: false, text })?;
         check_hello(hello, node)?;
         if !node.is_born() || hello.cluster.is_none() {
@@ -357,7 +381,10 @@ impl Links {
         if node.has_not_begun() {
             return;
         }
-        self.alone.tick(node.context().peers, is_born, now_ms);
+        let is_first = node.context().config.workers.is_first();
+        if is_first {
+            self.alone.tick(node.context().peers, is_born, now_ms);
+        }
         let (broken, silent) = (node.peers().broken(now_ms), node.peers().take_silent(now_ms));
         for from in silent {
             tracing::info!("node {from} is silent");
@@ -365,7 +392,8 @@ impl Links {
         }
         broken.into_iter().for_each(|id| self.cut(id, "nothing was heard on it for too long", node, time));
         // The result of each attempt is noted when it is known: only a failure makes the next delay longer.
-        let mut due = node.peers().take_due_dials(is_born, now_ms);
+        // Before the birth only the first worker talks to other nodes.
+        let mut due = if is_born || is_first { node.peers().take_due_dials(is_born, now_ms) } else { Vec::new() };
         if !is_born && node.is_asking_to_join() {
             for id in self.contacts.late(now_ms) {
                 node.outputs().close(id, Close::Now);

@@ -49,17 +49,22 @@ impl Roster {
     }
 
     fn join(&mut self, membership: &Membership) {
-        for info in membership.infos() {
+        self.join_all(&Roster::of_one(membership));
+    }
+
+    /// Adds the members of other groups.
+    pub(in crate::node) fn join_all(&mut self, other: &Roster) {
+        for info in &other.infos {
             if let Err(at) = self.infos.binary_search_by_key(&info.node, |known| known.node) {
                 self.infos.insert(at, info.clone());
             }
         }
         let mut voters = self.voters.ids().to_vec();
-        voters.extend(membership.voters().ids());
+        voters.extend(other.voters.ids());
         voters.truncate(groups::members::MEMBERS_MAX);
         self.voters = Members::new(voters);
-        self.removed.retain(|id| membership.was_removed(*id));
-        self.left.extend(membership.removed());
+        self.removed.retain(|id| other.was_removed(*id));
+        self.left.extend(&other.left);
         self.left.sort_unstable();
         self.left.dedup();
     }

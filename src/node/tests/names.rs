@@ -23,6 +23,7 @@ fn hello(world: &mut World, from: u32) -> Hello {
         to: None,
         announced: None,
         address: None,
+        workers: crate::workers::Workers::ONE,
     }
 }
 

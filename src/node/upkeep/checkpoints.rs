@@ -13,6 +13,7 @@ use crate::config::{
     CHECKPOINT_PAUSE_MS, CHECKPOINT_RETRY_MS, CHECKPOINT_SAVED_BYTES, CHECKPOINT_UNWRITTEN_BYTES,
     CHECKPOINT_URGENCY_MAX, CheckpointConfig,
 };
+use crate::node::crew::Told;
 use crate::node::engine::Engine;
 use crate::node::wire::FileId;
 use crate::node::{Output, Time};
@@ -20,17 +21,24 @@ use crate::plural::plural;
 use crate::storage::checkpoint::{Catalog, CheckpointResult, CheckpointSequence, CheckpointTask, SectionSummary};
 use crate::storage::scrub::Findings;
 use crate::storage::wal::{Lsn, SegmentSequence};
+use crate::workers::{WorkerId, Workers};
 use groups::{GroupId, Instance, Ms, Us};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The checkpoint files of this node, and the round in progress.
 pub(super) struct Checkpoints {
     config: CheckpointConfig,
+    workers: Workers,
     /// By group: the newest state that is in a file.
     kept: Vec<Kept>,
     files: BTreeMap<CheckpointSequence, File>,
+    /// The files with groups of several workers, which a node with another number of workers has made, and how many
+    /// workers need each.
+    shared: BTreeMap<CheckpointSequence, usize>,
     /// Files that were found damaged while in use. Their groups are written again, even if they have not changed.
     spoilt: BTreeSet<CheckpointSequence>,
+    /// The files that a start has found, with groups of other workers alone.
+    foreign: BTreeSet<CheckpointSequence>,
     /// A round has ended: old segments may be dropped.
     may_trim: bool,
     /// Files that could not be read. They are removed when a new file is durable.
@@ -103,12 +111,15 @@ struct Trimming {
 }
 
 impl Checkpoints {
-    pub(super) fn new(config: CheckpointConfig) -> Checkpoints {
+    pub(super) fn new(config: CheckpointConfig, workers: Workers) -> Checkpoints {
         Checkpoints {
             config,
+            workers,
             kept: Vec::new(),
             files: BTreeMap::new(),
+            shared: BTreeMap::new(),
             spoilt: BTreeSet::new(),
+            foreign: BTreeSet::new(),
             may_trim: false,
             damaged: Vec::new(),
             last_sequence: CheckpointSequence(0),
@@ -143,7 +154,9 @@ impl Checkpoints {
 
     /// Returns the maximum bytes of the log. A round begins when the log is longer.
     pub(super) fn log_bytes_max(&self) -> u64 {
-        self.config.log_bytes_min.max(self.bytes().saturating_mul(u64::from(self.config.log_factor)))
+        // The log is that of all workers, but the files are those of one.
+        let factor = u64::from(self.config.log_factor) * u64::from(self.workers.count());
+        self.config.log_bytes_min.max(self.bytes().saturating_mul(factor))
     }
 
     pub(super) fn is_going_on(&self) -> bool {
@@ -157,8 +170,8 @@ impl Checkpoints {
 
     fn add_file(&mut self, sequence: CheckpointSequence, bytes: u64, sections: &[SectionSummary]) {
         self.last_sequence = self.last_sequence.max(sequence);
-        let groups: Vec<(GroupId, Instance)> =
-            sections.iter().map(|section| (section.group, section.instance)).collect();
+        let own = sections.iter().filter(|section| self.workers.owns(section.group));
+        let groups: Vec<(GroupId, Instance)> = own.map(|section| (section.group, section.instance)).collect();
         let mut stamp = crc32c::crc32c(&bytes.to_le_bytes());
         for section in sections {
             stamp = crc32c::crc32c_append(stamp, &section.end.digest.to_le_bytes());
@@ -167,9 +180,11 @@ impl Checkpoints {
         self.files.insert(sequence, File { bytes, stamp, groups });
     }
 
-    /// Takes the sequence number of the next file.
+    /// Takes the sequence number of the next file. Each worker has numbers of its own.
     pub(super) fn next_sequence(&mut self) -> CheckpointSequence {
-        self.last_sequence = self.last_sequence.following();
+        let (me, count) = (u64::from(self.workers.me().0), u64::from(self.workers.count()));
+        let least = self.last_sequence.following().0;
+        self.last_sequence = CheckpointSequence(least + (me + count - least % count) % count);
         self.last_sequence
     }
 
@@ -215,11 +230,12 @@ impl Checkpoints {
     /// not grow.
     fn earn(&mut self, log_bytes: u64, now_us: Us) {
         let urgency = (log_bytes / self.log_bytes_max().max(1)).clamp(1, CHECKPOINT_URGENCY_MAX) as usize;
-        self.bucket.earn(CHECKPOINT_BYTES_PER_MS * urgency, CHECKPOINT_SAVED_BYTES, now_us);
+        let bytes_per_ms = CHECKPOINT_BYTES_PER_MS * urgency / self.workers.count() as usize;
+        self.bucket.earn(bytes_per_ms, CHECKPOINT_SAVED_BYTES, now_us);
     }
 
     fn may_take(&self) -> bool {
-        self.bucket.is_open() && self.unwritten < CHECKPOINT_UNWRITTEN_BYTES
+        self.bucket.is_open() && self.unwritten < CHECKPOINT_UNWRITTEN_BYTES / self.workers.count() as usize
     }
 }
 
@@ -227,7 +243,16 @@ impl Checkpoints {
     /// Recovery: adds the files that were found.
     pub(super) fn add_files(&mut self, catalog: &Catalog) {
         for (sequence, bytes, sections) in &catalog.files {
-            self.add_file(*sequence, *bytes, sections);
+            let owners: BTreeSet<WorkerId> = sections.iter().map(|section| self.workers.owner(section.group)).collect();
+            if owners.len() > 1 {
+                self.shared.insert(*sequence, owners.len());
+            }
+            if owners.contains(&self.workers.me()) || (owners.is_empty() && self.workers.is_first()) {
+                self.add_file(*sequence, *bytes, sections);
+            } else {
+                self.last_sequence = self.last_sequence.max(*sequence);
+                self.foreign.insert(*sequence);
+            }
         }
     }
 
@@ -242,7 +267,8 @@ impl Checkpoints {
                     self.wanted.extend(file.groups.iter().map(|(group, _)| *group));
                     self.spoilt.insert(sequence);
                 }
-                None => self.damaged.push(sequence),
+                None if self.workers.is_first() && !self.foreign.contains(&sequence) => self.damaged.push(sequence),
+                None => {}
             }
         }
     }
@@ -360,7 +386,7 @@ impl Checkpoints {
     /// Freezes the next group and begins its section. Returns false if that is not possible now. If no group is left,
     /// finishes the last file.
     fn take_group(&mut self, cx: &mut UpkeepContext<'_>) -> bool {
-        let Some(round) = &mut self.round else { return false };
+        let Some(round) = self.round.as_mut().filter(|_| cx.cluster.is_some()) else { return false };
         if round.queue.front().is_some_and(|group| cx.engine.shard().is_applying(*group)) {
             return false; // its state is between two instances
         }
@@ -370,18 +396,21 @@ impl Checkpoints {
             self.end_round_if_saved(cx);
             return false;
         };
-        if round.file.is_none() {
-            let Some(record) = cx.cluster else { return false };
-            self.last_sequence = self.last_sequence.following();
-            let sequence = self.last_sequence;
-            (round.file, round.file_bytes) = (Some(sequence), 0);
-            cx.give(CheckpointTask::Begin(record.checkpoint_header(sequence)));
-        }
         round.frozen = Some(group);
+        if round.file.is_none() {
+            self.begin_file(cx);
+        }
         let divides = cx.divides();
         let head = cx.engine.freeze(group, divides);
         cx.give(CheckpointTask::Section(head));
         true
+    }
+
+    fn begin_file(&mut self, cx: &mut UpkeepContext<'_>) {
+        let sequence = self.next_sequence();
+        let (Some(round), Some(record)) = (&mut self.round, cx.cluster) else { return };
+        (round.file, round.file_bytes) = (Some(sequence), 0);
+        cx.give(CheckpointTask::Begin(record.checkpoint_header(sequence)));
     }
 
     fn finish_file(&mut self, cx: &mut UpkeepContext<'_>) {
@@ -428,14 +457,31 @@ impl Checkpoints {
     ) {
         self.add_file(sequence, bytes, sections);
         for section in sections {
-            // A received file may hold a group whose state was not installed.
-            if section.instance < cx.engine.group(section.group).next() {
+            // A received file may hold a group whose state was not installed, or one of another worker.
+            if cx.engine.find(section.group).is_some_and(|group| section.instance < group.next()) {
                 self.set_kept(section.group, section.instance, sequence);
             }
         }
         for useless in self.take_useless(is_pinned) {
-            cx.give(CheckpointTask::Remove(useless));
+            match self.workers {
+                workers if !self.shared.contains_key(&useless) || workers.is_first() => {
+                    self.on_released(useless, cx);
+                }
+                _ => cx.ports.crew.tell(WorkerId::FIRST, Told::Released(useless)),
+            }
         }
+    }
+
+    /// Notes that a worker needs a file no longer. The file is removed when no worker needs it.
+    pub(super) fn on_released(&mut self, sequence: CheckpointSequence, cx: &mut UpkeepContext<'_>) {
+        if let Some(needed) = self.shared.get_mut(&sequence) {
+            *needed -= 1;
+            if *needed > 0 {
+                return;
+            }
+            self.shared.remove(&sequence);
+        }
+        cx.give(CheckpointTask::Remove(sequence));
     }
 
     /// Stops taking states out, which is not a failure. The rest of the round waits for the next round.
@@ -530,61 +576,4 @@ impl Checkpoints {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::storage::checkpoint::format::SectionEnd;
-
-    fn section(group: u32, instance: u64) -> SectionSummary {
-        let end = SectionEnd { blocks: 1, block_bytes: 10, digest: instance };
-        SectionSummary { group: GroupId(group), instance: Instance(instance), offset: 0, length: 10, end }
-    }
-
-    /// File 1 has the states of two groups, and file 2 a newer one of the second.
-    fn checkpoints() -> Checkpoints {
-        let mut checkpoints = Checkpoints::new(CheckpointConfig::default());
-        checkpoints.set_groups(2);
-        checkpoints.add_file(CheckpointSequence(1), 100, &[section(0, 5), section(1, 5)]);
-        checkpoints.add_file(CheckpointSequence(2), 50, &[section(1, 9)]);
-        for (group, instance, sequence) in [(0, 5, 1), (1, 5, 1), (1, 9, 2)] {
-            checkpoints.set_kept(GroupId(group), Instance(instance), CheckpointSequence(sequence));
-        }
-        checkpoints
-    }
-
-    #[test]
-    fn a_file_goes_when_no_group_has_its_newest_state_there_and_nobody_fetches_it() {
-        let mut checkpoints = checkpoints();
-        assert_eq!((checkpoints.count(), checkpoints.bytes(), checkpoints.take_useless(|_| false)), (2, 150, vec![]));
-        checkpoints.add_file(CheckpointSequence(3), 70, &[section(0, 7)]);
-        checkpoints.set_kept(GroupId(0), Instance(7), CheckpointSequence(3));
-        assert!(
-            checkpoints.take_useless(|sequence| sequence == CheckpointSequence(1)).is_empty(),
-            "another node fetches it"
-        );
-        assert_eq!((checkpoints.take_useless(|_| false), checkpoints.count()), (vec![CheckpointSequence(1)], 2));
-        assert_eq!(checkpoints.newest(GroupId(0)).map(|(instance, file)| (instance.0, file.sequence.0)), Some((7, 3)));
-    }
-
-    #[test]
-    fn a_damaged_file_whose_groups_have_nothing_else_is_written_anew_first() {
-        let mut checkpoints = checkpoints();
-        checkpoints.note_damaged(&[CheckpointSequence(1), CheckpointSequence(9)]);
-        assert!(!checkpoints.is_idle(), "its groups are wanted");
-        assert_eq!(
-            checkpoints.take_useless(|_| false),
-            [CheckpointSequence(9)],
-            "nobody needs the file that could not be read"
-        );
-        assert_eq!(checkpoints.next_sequence(), CheckpointSequence(10), "numbers are not used again");
-    }
-
-    #[test]
-    fn old_segments_go_when_the_records_logged_again_are_durable() {
-        let mut checkpoints = checkpoints();
-        checkpoints.set_trimming(SegmentSequence(4), Lsn(70));
-        assert_eq!(
-            (checkpoints.take_trimmed(Lsn(69)), checkpoints.take_trimmed(Lsn(70)), checkpoints.take_trimmed(Lsn(71))),
-            (None, Some(SegmentSequence(4)), None)
-        );
-    }
-}
+mod tests;

@@ -5,9 +5,11 @@
 //! ```text
 //! checkpoints  when they are made, a block at a time      transfers   of checkpoints between nodes, in chunks
 //! ranges       of the log, for lagging members            rate        how busy the loop is, and the rate of the rest
+//! floors       the part of the log that no worker needs
 //! ```
 
 mod checkpoints;
+mod floors;
 mod ranges;
 mod rate;
 mod transfers;
@@ -15,6 +17,7 @@ mod transfers;
 pub(super) use ranges::Ranges;
 pub(super) use rate::LoopLoad;
 
+use super::crew::Told;
 use super::engine::{Engine, Ports};
 use super::output::Output;
 use super::ports::EnginePorts;
@@ -24,11 +27,13 @@ use crate::admin::info::StorageView;
 use crate::identity::BirthRecord;
 use crate::recovery::CheckpointLoadSummary;
 use crate::storage::checkpoint::{
-    Catalog, CheckpointResult, CheckpointTask, LoadedState, TransferResult, TransferTask,
+    Catalog, CheckpointResult, CheckpointSequence, CheckpointTask, LoadedState, TransferResult, TransferTask,
 };
 use crate::storage::scrub::Findings;
-use crate::storage::wal::{self, ChosenValue, DroppableSegments, Lsn, ReadRange};
+use crate::storage::wal::{self, ChosenValue, DroppableSegments, Lsn, ReadRange, SegmentSequence};
+use crate::workers::{WorkerId, Workers};
 use checkpoints::Checkpoints;
+use floors::Floors;
 use groups::{GroupId, Ms, NodeId, Us};
 use net::event::ConnectionId;
 use net::frame::Purpose;
@@ -38,6 +43,8 @@ use transfers::{Received, Transfers};
 pub(super) struct Upkeep {
     checkpoints: Checkpoints,
     transfers: Transfers,
+    workers: Workers,
+    floors: Floors,
     load: LoopLoad,
     began_ms: Ms,
 }
@@ -83,8 +90,10 @@ impl UpkeepContext<'_> {
 impl Upkeep {
     pub(super) fn new(config: &NodeConfig) -> Upkeep {
         Upkeep {
-            checkpoints: Checkpoints::new(config.checkpoints),
+            checkpoints: Checkpoints::new(config.checkpoints, config.workers),
             transfers: Transfers::default(),
+            workers: config.workers,
+            floors: Floors::new(config.workers),
             load: LoopLoad::default(),
             began_ms: Ms(0),
         }
@@ -107,7 +116,8 @@ impl Upkeep {
     /// Recovery: notes the content of the checkpoint files, when all groups are rebuilt.
     pub(super) fn note_restored(&mut self, restored: &CheckpointLoadSummary) {
         self.checkpoints.note_damaged(&restored.damaged);
-        for (group, instance, sequence) in &restored.kept {
+        let own = restored.kept.iter().filter(|(group, ..)| self.workers.owns(*group));
+        for (group, instance, sequence) in own {
             self.checkpoints.set_kept(*group, *instance, *sequence);
         }
     }
@@ -184,13 +194,37 @@ impl Upkeep {
         for record in cx.ports.peers.incarnation_records() {
             cx.engine.persist(record);
         }
-        let lsn = cx.engine.persist(wal::Record::Trimmed { below });
+        let lsn = if self.workers.count() == 1 {
+            cx.engine.persist(wal::Record::Trimmed { below })
+        } else {
+            cx.engine.gathered_lsn()
+        };
         self.checkpoints.set_trimming(below, lsn);
     }
 
-    /// Notes that the log is durable up to `lsn`. Returns the removal of old segments if it may happen now.
-    pub(super) fn on_durable(&mut self, lsn: Lsn) -> Option<Output> {
-        self.checkpoints.take_trimmed(lsn).map(Output::DropSegments)
+    /// Notes that the log is durable up to `lsn`: old segments may be removed now. With several workers, this one needs
+    /// the segments no longer.
+    pub(super) fn on_durable(&mut self, lsn: Lsn, cx: &mut UpkeepContext<'_>) {
+        let dropped = self.floors.take_dropped(lsn);
+        cx.ports.outputs.extend(dropped.map(Output::DropSegments));
+        let Some(below) = self.checkpoints.take_trimmed(lsn) else { return };
+        match self.workers {
+            Workers::ONE => cx.ports.outputs.push(Output::DropSegments(below)),
+            workers if workers.is_first() => self.note_floor(workers.me(), below, cx),
+            _ => cx.ports.crew.tell(WorkerId::FIRST, Told::Floor(below)),
+        }
+    }
+
+    /// At the first worker: notes that a worker needs no segment of the log below this one.
+    pub(super) fn note_floor(&mut self, worker: WorkerId, below: SegmentSequence, cx: &mut UpkeepContext<'_>) {
+        let Some(below) = self.floors.note(worker, below) else { return };
+        let lsn = cx.engine.persist(wal::Record::Trimmed { below });
+        self.floors.set_dropping(below, lsn);
+    }
+
+    /// At the first worker: notes that another worker needs a shared checkpoint file no longer.
+    pub(super) fn on_released(&mut self, sequence: CheckpointSequence, cx: &mut UpkeepContext<'_>) {
+        self.checkpoints.on_released(sequence, cx);
     }
 
     // Transfers and ranges.

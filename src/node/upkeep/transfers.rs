@@ -308,7 +308,9 @@ impl Transfers {
 
     fn install_if_whole(&mut self, name: &str, files: &mut Checkpoints, cx: &mut UpkeepContext<'_>) {
         let Some(record) = cx.cluster else { return };
-        let next = cx.engine.groups().map(groups::Group::next).collect();
+        // No state of another worker's group is newer than this.
+        let mut next = vec![Instance(u64::MAX); cx.engine.all()];
+        cx.engine.groups().for_each(|group| next[group.id().index()] = group.next());
         let Some(transfer) = self.find(name) else { return };
         if transfer.written < transfer.file.bytes || transfer.installing {
             return;

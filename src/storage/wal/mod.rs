@@ -45,7 +45,7 @@ pub use reader::{ChosenReader, ChosenValue, ReadRange};
 pub use record::{Record, RecordKind, ValueRecord};
 pub use recovery::{LogRecoverySummary, recover, replay};
 pub(crate) use scan::hex;
-pub use shared::Synced;
+pub use shared::{BatchQueue, SharedFrame, Synced};
 pub use status::LogStatus;
 pub use trim::DroppableSegments;
 pub use visit::{Logged, Visit};

@@ -27,23 +27,26 @@ pub struct Synced {
 }
 
 /// The batches that wait for the log thread.
-pub(super) struct BatchQueue {
+pub struct BatchQueue {
     batches: Receiver<(WorkerId, Batch)>,
     /// A batch that was received, and must go into a frame of its own.
     held: Option<(WorkerId, Batch)>,
 }
 
 /// A frame with batches of one or more workers.
-pub(super) struct SharedFrame {
-    pub(super) frame: Batch,
+pub struct SharedFrame {
+    /// The records of all batches, under the number of the frame.
+    pub frame: Batch,
     /// The batches in the frame: the worker, and its number for the batch.
-    pub(super) batches: Vec<(WorkerId, Lsn)>,
+    pub batches: Vec<(WorkerId, Lsn)>,
     /// Bytes of the records.
     bytes: usize,
 }
 
 impl BatchQueue {
-    pub(super) fn new(batches: Receiver<(WorkerId, Batch)>) -> BatchQueue {
+    /// Returns the queue of the batches that come from `batches`.
+    #[must_use]
+    pub fn new(batches: Receiver<(WorkerId, Batch)>) -> BatchQueue {
         BatchQueue { batches, held: None }
     }
 
@@ -51,7 +54,7 @@ impl BatchQueue {
     ///
     /// # Errors
     /// If no batch comes within `idle`, or if none will ever come.
-    pub(super) fn next_frame(&mut self, lsn: Lsn, idle: Option<Duration>) -> Result<SharedFrame, RecvTimeoutError> {
+    pub fn next_frame(&mut self, lsn: Lsn, idle: Option<Duration>) -> Result<SharedFrame, RecvTimeoutError> {
         let first = match (self.held.take(), idle) {
             (Some(held), _) => held,
             (None, Some(idle)) => self.batches.recv_timeout(idle)?,

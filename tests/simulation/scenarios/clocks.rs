@@ -153,7 +153,7 @@ fn give_birth(world: &mut World, slow: usize) -> Result<(), String> {
         world.wait(30_000);
     }
     world.until("the cluster is born", |world| {
-        (0..3).all(|node| world.processes[node].life.as_ref().is_some_and(|life| life.node.is_born()))
+        (0..3).all(|node| world.processes[node].life.as_ref().is_some_and(|life| life.is_born()))
     })
 }
 
@@ -217,7 +217,7 @@ pub(super) fn ahead_after_an_upgrade(world: &mut World) -> Result<(), String> {
     world.until("the group is hours ahead of cluster time", |world| {
         let cluster_ms = world.cluster_ms(0).unwrap_or(Ms::MAX);
         let Some(life) = &world.processes[0].life else { return false };
-        let group_ms = life.node.shard().groups().next().map_or(Ms(0), groups::Group::time_ms);
+        let group_ms = life.groups().next().map_or(Ms(0), groups::Group::time_ms);
         group_ms.saturating_sub(cluster_ms) > Us(HOURS_US as u64).to_ms() - Ms(60_000)
     })?;
     world.connect_one_to_each()?;
@@ -244,7 +244,7 @@ impl World {
     /// Returns cluster time at a node, if the node runs and knows it.
     fn cluster_ms(&self, node: usize) -> Option<Ms> {
         let process = &self.processes[node];
-        process.life.as_ref().and_then(|life| life.node.cluster_ms(process.clocks.at(self.now_us)))
+        process.life.as_ref().and_then(|life| life.first().cluster_ms(process.clocks.at(self.now_us)))
     }
 
     /// Checks that these nodes know cluster time, and that it is off by at most a second.

@@ -57,7 +57,7 @@ impl World {
         self.connect(1, 1)?;
         self.get(1, "s");
         expect(&self.told(1)?, &Outcome::Value(Bytes::from_static(value.as_bytes())))?;
-        let recovering = |life: &RunningProcess| life.node.shard().groups().any(groups::Group::is_recovering);
+        let recovering = |life: &RunningProcess| life.groups().any(groups::Group::is_recovering);
         self.until("the third is whole", |world| !world.processes[2].life.as_ref().is_some_and(recovering))?;
         if self.oracle.recovering > 0 { Ok(()) } else { Err("the third did not notice what it lacks".to_owned()) }
     }
@@ -179,7 +179,7 @@ pub(super) fn caught_up_by_strangers(world: &mut World) -> Result<(), String> {
     let transfers = world.oracle.transfers;
     world.start(2);
     world.until("the third fetches a checkpoint", |world| world.oracle.transfers > transfers)?;
-    let next = |life: &RunningProcess| life.node.shard().groups().next().map(groups::Group::next);
+    let next = |life: &RunningProcess| life.groups().next().map(groups::Group::next);
     world.until("the third has caught up", |world| {
         let [third, fourth] = [2, 3].map(|node| world.processes[node].life.as_ref().and_then(next));
         third == fourth

@@ -74,7 +74,7 @@ impl World {
     /// Returns the round of the highest ballot that a node has promised.
     fn round(&self, node: usize) -> u64 {
         let life = self.processes[node].life.as_ref();
-        life.and_then(|life| life.node.shard().groups().next()).map_or(0, |group| group.promised().round)
+        life.and_then(|life| life.groups().next()).map_or(0, |group| group.promised().round)
     }
 }
 
@@ -133,7 +133,7 @@ impl World {
     /// Returns the rounds of the leaders' ballots: the number of elections in each group.
     fn elections(&self) -> Vec<u64> {
         let lives = self.processes.iter().filter_map(|process| process.life.as_ref());
-        lives.flat_map(|life| life.node.shard().groups()).filter_map(|group| Some(group.leads()?.round)).collect()
+        lives.flat_map(|life| life.groups()).filter_map(|group| Some(group.leads()?.round)).collect()
     }
 
     fn expect_few_elections(&self, max: u64) -> Result<(), String> {
@@ -144,6 +144,6 @@ impl World {
     /// Returns the number of groups that a node leads.
     fn led(&self, node: usize) -> usize {
         let life = self.processes[node].life.as_ref();
-        life.map_or(0, |life| life.node.shard().groups().filter(|group| group.leads().is_some()).count())
+        life.map_or(0, |life| life.groups().filter(|group| group.leads().is_some()).count())
     }
 }

@@ -39,7 +39,7 @@ pub(super) fn hour_of_overwrites(world: &mut World) -> Result<(), String> {
             disk = world.processes.iter().map(|process| process.disk.used_bytes()).max().unwrap_or(0).max(disk);
         }
         for life in world.processes.iter().filter_map(|process| process.life.as_ref()) {
-            store = life.node.shard().store_bytes().max(store);
+            store = life.first().shard().store_bytes().max(store);
         }
         disks.push(disk);
         stores.push(store);

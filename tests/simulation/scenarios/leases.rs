@@ -21,7 +21,7 @@ impl World {
                 (0..3).for_each(|node| world.end(node, End::Kill));
                 (0..3).for_each(|node| world.start(node));
             }
-            world.processes[0].life.as_ref().is_some_and(|life| life.node.holds_lease(GroupId(0), time))
+            world.processes[0].life.as_ref().is_some_and(|life| life.first().holds_lease(GroupId(0), time))
         })?;
         (0..3).try_for_each(|client| self.connect(client, [0, 1, 0][client]))?;
         self.set(0, "old");

@@ -71,6 +71,6 @@ impl World {
         let words: Vec<&[u8]> = ["PAXOI", "MEMBER"].iter().chain(wanted).map(|word| word.as_bytes()).collect();
         let time = self.processes[node].clocks.at(self.now_us);
         let life = self.processes[node].life.as_mut()?;
-        Some(format!("{:?}", life.node.member_command(&words, time)))
+        Some(format!("{:?}", life.workers[0].node.member_command(&words, time)))
     }
 }

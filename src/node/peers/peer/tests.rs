@@ -19,6 +19,7 @@ fn hello() -> Hello {
         to: None,
         announced: Some("nonsense".to_owned()),
         address: Some("host:7002".to_owned()),
+        workers: crate::workers::Workers::ONE,
     }
 }
 

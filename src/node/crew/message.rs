@@ -1,0 +1,41 @@
+//! The messages between the workers of a node. Each pair of workers has a queue in each direction, which keeps their
+//! order.
+
+use super::{CommandBatch, ReplyBatch};
+use crate::identity::Identity;
+use crate::node::clients::{WaitId, WaitProgress, WaitRequest};
+use crate::node::cluster::{ChangeReport, ChangeRequest};
+use crate::node::peers::Roster;
+use crate::storage::checkpoint::CheckpointSequence;
+use crate::storage::wal::SegmentSequence;
+
+/// A message of one worker to another worker of the same node. Only the node looks into it.
+#[derive(Debug)]
+pub struct WorkerMessage(pub(in crate::node) Told);
+
+/// The content of a message.
+#[derive(Debug)]
+pub(in crate::node) enum Told {
+    /// Commands and reads for groups of the receiver.
+    Commands(CommandBatch),
+    /// The replies to commands that the receiver has passed on.
+    Replies(ReplyBatch),
+    /// From the first worker: the cluster exists, and this identity is durable.
+    Joined(Box<Identity>),
+    /// The members of the cluster, as far as the groups of the sender tell.
+    Members(Box<Roster>),
+    /// From the first worker: make this change of the members in your groups.
+    Change(ChangeRequest),
+    /// To the first worker: how far that change is.
+    Changed(ChangeReport),
+    /// Asks the receiver to report how much of a client's writes is durable, until [`Told::EndWait`].
+    Wait(WaitRequest),
+    /// The sender waits no longer.
+    EndWait(WaitId),
+    /// More is durable for a wait of the receiver.
+    WaitProgress(WaitId, WaitProgress),
+    /// To the first worker: the sender needs no segment of the log below this one.
+    Floor(SegmentSequence),
+    /// To the first worker: the sender needs this checkpoint file no longer, in which several workers have groups.
+    Released(CheckpointSequence),
+}
