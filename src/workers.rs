@@ -104,6 +104,11 @@ impl Workers {
         (self.me.0..groups).step_by(self.count as usize).map(GroupId)
     }
 
+    /// Returns all workers, this one included.
+    pub fn all(self) -> impl Iterator<Item = Workers> {
+        (0..self.count).map(move |me| Workers { me: WorkerId(me), ..self })
+    }
+
     /// Returns the other workers.
     pub fn others(self) -> impl Iterator<Item = WorkerId> {
         (0..self.count).map(WorkerId).filter(move |worker| *worker != self.me)

@@ -102,9 +102,9 @@ const LAYERS: [(&str, &[&str]); 29] = [
 /// The components of the node, each with the modules of the node that it may name, besides types of the node itself
 /// such as `Time`.
 const COMPONENTS: [(&str, &[&str]); 7] = [
-    ("clients", &["connection_table", "crew", "ticket"]),
+    ("clients", &["connection_table", "crew", "facts", "ticket"]),
     ("cluster", &["cluster_time", "crew", "engine", "links", "output", "peers", "ticket", "wire", "ports"]),
-    ("crew", &["clients", "cluster", "output", "peers", "ticket"]),
+    ("crew", &["clients", "cluster", "facts", "output", "peers", "ticket"]),
     ("engine", &["ticket", "wire"]),
     ("links", &["output", "peers", "connection_table", "wire"]),
     ("peers", &["wire"]),

@@ -71,6 +71,60 @@ pub struct ClientsView {
     pub output_buffer_bytes: u64,
 }
 
+impl ClientsView {
+    /// Adds the clients of another worker. The maximum is that of the whole node.
+    pub fn add(&mut self, other: &ClientsView) {
+        self.connected += other.connected;
+        self.waiting += other.waiting;
+        self.input_buffer_bytes = self.input_buffer_bytes.max(other.input_buffer_bytes);
+        self.output_buffer_bytes = self.output_buffer_bytes.max(other.output_buffer_bytes);
+    }
+}
+
+impl KeyspaceView {
+    /// Adds the keys of another worker.
+    pub fn add(&mut self, other: &KeyspaceView) {
+        self.keys += other.keys;
+        self.expires += other.expires;
+        self.expired_total += other.expired_total;
+        self.hits += other.hits;
+        self.misses += other.misses;
+    }
+}
+
+impl StorageView {
+    /// Adds the checkpoints of another worker. Both share the log and the disk.
+    pub fn add(&mut self, other: &StorageView) {
+        self.log_bytes_max = self.log_bytes_max.max(other.log_bytes_max);
+        self.checkpoint_files += other.checkpoint_files;
+        self.checkpoint_bytes += other.checkpoint_bytes;
+        self.in_progress |= other.in_progress;
+        self.rounds += other.rounds;
+        self.failures += other.failures;
+        self.last_unix_s = self.last_unix_s.max(other.last_unix_s);
+        self.last_ms = self.last_ms.max(other.last_ms);
+        self.receiving += other.receiving;
+        self.received_bytes += other.received_bytes;
+        self.sent_bytes += other.sent_bytes;
+        self.installed += other.installed;
+        self.recovering += other.recovering;
+        self.scrubs = self.scrubs.max(other.scrubs);
+        self.scrub_damaged = self.scrub_damaged.max(other.scrub_damaged);
+    }
+}
+
+impl WorkView {
+    /// Adds the work of another worker.
+    pub fn add(&mut self, other: &WorkView) {
+        self.calls.polls += other.calls.polls;
+        self.calls.reads += other.calls.reads;
+        self.calls.writes += other.calls.writes;
+        self.frames_sent += other.frames_sent;
+        self.messages_sent += other.messages_sent;
+        self.logged_bytes += other.logged_bytes;
+    }
+}
+
 /// Memory, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MemoryView {
@@ -103,7 +157,7 @@ pub struct KeyspaceView {
 
 /// Checkpoints of this node, and transfers between nodes.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct StorageView<'a> {
+pub struct StorageView {
     /// Length above which the log is trimmed, in bytes.
     pub log_bytes_max: u64,
     /// Number of checkpoint files.
@@ -116,8 +170,6 @@ pub struct StorageView<'a> {
     pub rounds: u64,
     /// Checkpoint files that could not be made, since the start.
     pub failures: u64,
-    /// Reason of the last such failure, in one line; empty if there is none.
-    pub last_failure: &'a str,
     /// End of the last round, in unix seconds; 0 if no round has ended.
     pub last_unix_s: u64,
     /// Duration of the last round, in milliseconds.
@@ -191,7 +243,9 @@ pub struct PaxosView<'a> {
     /// Commands passed on to other members since the start.
     pub relayed_total: u64,
     /// Checkpoints, and transfers between nodes.
-    pub storage: StorageView<'a>,
+    pub storage: StorageView,
+    /// Reason of the last failure of a checkpoint file, in one line; empty if there is none.
+    pub last_failure: &'a str,
     /// The other members, by ascending id.
     pub peers: &'a [PeerView],
 }
@@ -447,7 +501,7 @@ fn paxos(view: &InfoView<'_>, out: &mut String) {
     line(out, "commands_relayed", paxos.relayed_total);
     line(out, "log_bytes", paxos.log_bytes);
     line(out, "log_segments", paxos.log_segments);
-    storage(out, &paxos.storage);
+    storage(out, &paxos.storage, paxos.last_failure);
     for peer in paxos.peers {
         let PeerView { node, address, reached, rtt_us, silent_ms, version, clock_ahead_ms } = peer;
         let reached = u8::from(*reached);
@@ -484,14 +538,14 @@ pub(crate) fn human(bytes: u64) -> String {
 #[path = "info_tests.rs"]
 pub(crate) mod tests;
 
-fn storage(out: &mut String, storage: &StorageView<'_>) {
+fn storage(out: &mut String, storage: &StorageView, last_failure: &str) {
     line(out, "log_bytes_max", storage.log_bytes_max);
     line(out, "checkpoint_files", storage.checkpoint_files);
     line(out, "checkpoint_bytes", storage.checkpoint_bytes);
     line(out, "checkpoint_in_progress", u8::from(storage.in_progress));
     line(out, "checkpoints_made", storage.rounds);
     line(out, "checkpoints_failed", storage.failures);
-    line(out, "last_checkpoint_error", storage.last_failure);
+    line(out, "last_checkpoint_error", last_failure);
     line(out, "last_checkpoint_time", storage.last_unix_s);
     line(out, "last_checkpoint_ms", storage.last_ms);
     line(out, "transfers_receiving", storage.receiving);

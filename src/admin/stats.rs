@@ -158,6 +158,40 @@ impl Stats {
         self.output.sample(self.net_output_bytes, elapsed_ms);
     }
 
+    /// Adds the counters of another worker of the node, for the same commands.
+    pub fn add(&mut self, other: &Stats) {
+        for (all, one) in self.commands.iter_mut().zip(&other.commands) {
+            all.calls += one.calls;
+            all.usec += one.usec;
+            all.rejected += one.rejected;
+            all.failed += one.failed;
+        }
+        for (kind, count) in &other.errors {
+            match self.errors.iter().position(|(known, _)| known == kind) {
+                Some(at) => self.errors[at].1 += count,
+                None if self.errors.len() < ERROR_KINDS_MAX => self.errors.push((kind.clone(), *count)),
+                None => self.errors_other += count,
+            }
+        }
+        self.errors_other += other.errors_other;
+        self.errors_total += other.errors_total;
+        self.commands_total += other.commands_total;
+        self.ops.add(&other.ops);
+        self.input.add(&other.input);
+        self.output.add(&other.output);
+        self.connections_received += other.connections_received;
+        self.connections_rejected += other.connections_rejected;
+        self.hits += other.hits;
+        self.misses += other.misses;
+        self.net_input_bytes += other.net_input_bytes;
+        self.net_output_bytes += other.net_output_bytes;
+        self.fsyncs.add(&other.fsyncs);
+        self.turns.add(&other.turns);
+        self.batches.count += other.batches.count;
+        self.batches.commands += other.batches.commands;
+        self.batches.bytes += other.batches.bytes;
+    }
+
     /// Sets every counter back to zero, for CONFIG RESETSTAT.
     pub fn reset(&mut self) {
         *self = Stats::new(std::mem::take(&mut self.names));
@@ -233,6 +267,11 @@ impl Timings {
         self.0.saturating_record(usec.0);
     }
 
+    /// Adds the durations of another set.
+    pub fn add(&mut self, other: &Timings) {
+        self.0.add(&other.0).expect("both have the same bounds");
+    }
+
     /// Returns the number of durations recorded.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -269,6 +308,11 @@ impl Rate {
             self.samples[self.next] = per_second;
             self.next = (self.next + 1) % RATE_SAMPLES;
         }
+    }
+
+    /// Adds the samples of another rate. The newest of both have the same place, or nearly: the mean covers all.
+    fn add(&mut self, other: &Rate) {
+        self.samples.iter_mut().zip(&other.samples).for_each(|(all, one)| *all += one);
     }
 
     fn mean(&self) -> u64 {

@@ -3,16 +3,13 @@
 use super::Time;
 use super::clients::Backend;
 use super::core::Core;
-use super::peers::Peer;
+use super::facts::WorkerFacts;
 use crate::admin::cluster::{self, ClusterView};
 use crate::admin::config::{self, ConfigAction, ConfigChange, ConfigView};
 use crate::admin::hello;
-use crate::admin::info::{
-    self, ClientsView, ClocksView, InfoView, KeyspaceView, MemoryView, PaxosView, PeerView, ServerView, WorkView,
-};
+use crate::admin::info::{self, ClientsView, ClocksView, InfoView, MemoryView, PaxosView, PeerView, ServerView};
 use crate::admin::kept::CompatValues;
 use crate::config::LeaderMode;
-use crate::kv::Store;
 use crate::kv::reply::Reply;
 use crate::kv::table::{Spec, Verb};
 use groups::{GroupId, Ms, NodeId, Us};
@@ -159,24 +156,13 @@ impl Core<'_> {
     }
 
     fn cluster_command(&mut self, words: &[&[u8]], time: Time) -> Reply<'static> {
-        let leaders: Vec<Option<NodeId>> =
-            (0..self.engine.all() as u32).map(|group| self.leader_of(GroupId(group))).collect();
+        let mut leaders = vec![None; self.engine.all()];
+        let all = self.node_facts(ClientsView::default(), time);
+        all.leaders.into_iter().for_each(|(group, leader)| leaders[group.index()] = leader);
         let nodes = self.names.views(self.identity.node, self.config.announced.as_deref(), self.ports.peers, time);
         let groups = self.group_count();
         let leaders = if leaders.is_empty() { vec![None; groups as usize] } else { leaders };
         cluster::cluster(words, &ClusterView { me: self.identity.node, groups, leaders: &leaders, nodes: &nodes })
-    }
-
-    /// Returns the leader of a group. For a group that is not rebuilt here yet, the highest claim of a member decides.
-    fn leader_of(&self, group: GroupId) -> Option<NodeId> {
-        if self.engine.has(group) {
-            return self.engine.group(group).leader().map(|ballot| ballot.node);
-        }
-        let claimed = |peer: &Peer| {
-            let (led, _) = peer.claims();
-            led.binary_search_by_key(&group, |(group, _)| *group).ok().map(|at| led[at].1)
-        };
-        self.ports.peers.iter().filter_map(claimed).max().map(|ballot| ballot.node)
     }
 
     fn info(&mut self, words: &[&[u8]], clients: ClientsView, time: Time) -> Reply<'static> {
@@ -194,9 +180,8 @@ impl Core<'_> {
             clock_ahead_ms: self.ports.cluster_time.ahead_ms(peer.id(), self.identity.node),
         });
         let peers: Vec<PeerView> = peers.collect();
-        let behind = self.engine.groups().filter(|group| group.is_behind()).count() as u32;
-        let applied = self.engine.groups().map(|group| group.next().preceding().0).sum();
-        let used_bytes = self.used_bytes();
+        let all = self.node_facts(clients, time);
+        let used_bytes = all.used_bytes;
         let view = InfoView {
             server: ServerView {
                 run_id: &run_id,
@@ -212,7 +197,7 @@ impl Core<'_> {
                 cpu_user_us: self.process_info.facts.cpu_user_us,
                 cpu_system_us: self.process_info.facts.cpu_system_us,
             },
-            clients,
+            clients: all.clients,
             memory: MemoryView {
                 used_bytes,
                 peak_bytes: used_bytes.max(self.process_info.facts.resident_bytes),
@@ -220,33 +205,23 @@ impl Core<'_> {
                 resident_bytes: self.process_info.facts.resident_bytes,
                 system_bytes: self.process_info.facts.system_bytes,
             },
-            keyspace: KeyspaceView {
-                keys: self.engine.shard().stores().map(|store| store.len() as u64).sum(),
-                expires: self.engine.shard().stores().map(|store| store.expiring() as u64).sum(),
-                expired_total: self.engine.shard().stores().map(Store::expired).sum(),
-                hits: self.ports.stats.hits,
-                misses: self.ports.stats.misses,
-            },
+            keyspace: all.keyspace,
             paxos: PaxosView {
                 node: self.identity.node,
                 start_number: self.identity.start,
                 cluster_id: &cluster_id,
                 groups: self.group_count(),
-                groups_led: self.engine.groups().filter(|group| group.leads().is_some()).count() as u32,
+                groups_led: all.groups_led,
                 draining: self.cluster.is_draining(),
-                groups_leased: self
-                    .engine
-                    .groups()
-                    .filter(|group| self.engine.holds_lease(group.id(), &self.ports, time))
-                    .count() as u32,
-                groups_leaderless: if self.is_born() { self.engine.leaderless() as u32 } else { self.group_count() },
-                groups_behind: behind,
-                loop_busy_percent: (self.upkeep.load_per_mille() + 5) / 10,
-                chosen_total: applied,
-                applied_total: applied,
-                ballots_lost: self.engine.groups().map(groups::Group::ballots_lost).sum(),
-                skipped_unknown_group: self.ports.peers.skipped().groups,
-                skipped_unknown_kind: self.ports.peers.skipped().kinds,
+                groups_leased: all.groups_leased,
+                groups_leaderless: if self.is_born() { all.groups_leaderless } else { self.group_count() },
+                groups_behind: all.groups_behind,
+                loop_busy_percent: (all.busy_per_mille + 5) / 10,
+                chosen_total: all.chosen,
+                applied_total: all.chosen,
+                ballots_lost: all.ballots_lost,
+                skipped_unknown_group: all.skipped_groups,
+                skipped_unknown_kind: all.skipped_kinds,
                 protocol_version: self.config.versions.highest,
                 value_version: self.ports.peers.value_version(),
                 clocks: ClocksView {
@@ -263,20 +238,23 @@ impl Core<'_> {
                 } else {
                     "slow"
                 },
-                work: WorkView {
-                    calls: self.process_info.facts.system_calls,
-                    frames_sent: self.ports.peers.sent().frames,
-                    messages_sent: self.ports.peers.sent().messages,
-                    logged_bytes: self.engine.logged_bytes(),
-                },
+                work: all.work,
                 relays_to: self.ports.relays.to().map_or(0, |to| to.0),
-                relayed_total: self.ports.relays.sent_total(),
-                storage: self.upkeep.view(self.engine.groups().filter(|group| group.is_recovering()).count() as u64),
+                relayed_total: all.relayed,
+                storage: all.storage,
+                last_failure: self.upkeep.last_failure(),
                 peers: &peers,
             },
-            stats: self.ports.stats,
+            stats: &all.stats,
         };
         info::info(words, &view)
+    }
+
+    /// Returns the facts about the whole node: about this worker now, and about the others when they were asked last.
+    fn node_facts(&self, clients: ClientsView, time: Time) -> WorkerFacts {
+        let mut all = self.worker_facts(clients, time);
+        self.ports.crew.facts().for_each(|other| all.add(other));
+        all
     }
 
     fn group_count(&self) -> u32 {

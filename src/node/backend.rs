@@ -3,8 +3,9 @@
 use super::clients::{Backend, Submission};
 use super::cluster::DecisionView;
 use super::core::Core;
-use super::crew::Told;
+use super::crew::{Load, Told};
 use super::engine::{Read, RequestContext};
+use super::facts::WorkerFacts;
 use super::passing::stale_reply;
 use super::ticket::{ClientTicket, Ticket};
 use super::{Output, Time};
@@ -52,6 +53,37 @@ impl Backend for Core<'_> {
     fn parse_context(&self, seed: u64, time: Time) -> ParseContext {
         let cluster_ms = self.ports.cluster_time.now_ms(time).unwrap_or(Ms(0));
         ParseContext { cluster_ms, durations: self.ports.peers.value_version() >= 3, seed }
+    }
+
+    fn facts(&self, clients: ClientsView, time: Time) -> WorkerFacts {
+        self.worker_facts(clients, time)
+    }
+
+    fn note_listed(&mut self, time: Time) {
+        self.cluster.note_listed(time.mono_ms());
+    }
+
+    fn share_load(&mut self, clients: u64, now_ms: Ms) {
+        // Until the node has begun, the first worker is alone.
+        if !self.loading.has_not_begun() {
+            let used_bytes = self.used_bytes_here();
+            self.ports.crew.share_load(Load { clients, used_bytes }, now_ms);
+        }
+    }
+
+    fn clients_elsewhere(&self) -> u64 {
+        self.ports.crew.loads().map(|load| load.clients).sum()
+    }
+
+    fn pass_move(&mut self, words: &[&[u8]], client: &mut dyn FnMut() -> ClientTicket) -> bool {
+        let index = words.get(3).and_then(|word| std::str::from_utf8(word).ok()).and_then(|text| text.parse().ok());
+        let Some(group) = index.map(GroupId).filter(|group| self.is_elsewhere(*group)) else { return false };
+        self.ports.crew.pass_move(group, words, client());
+        true
+    }
+
+    fn set_facts(&mut self, facts: Vec<WorkerFacts>) {
+        self.ports.crew.set_facts(facts);
     }
 
     fn admin(&mut self, spec: &Spec, words: &[&[u8]], clients: ClientsView, time: Time) -> Reply<'static> {
@@ -219,6 +251,11 @@ impl Core<'_> {
     /// effect of `apply` must not depend on a node's configuration. So a node with less memory than the others refuses
     /// its own clients early, but still grows with the writes of the other nodes' clients.
     pub(super) fn used_bytes(&self) -> u64 {
+        self.used_bytes_here() + self.ports.crew.loads().map(|load| load.used_bytes).sum::<u64>()
+    }
+
+    /// Returns the part of [`Core::used_bytes`] that this worker uses.
+    pub(super) fn used_bytes_here(&self) -> u64 {
         (self.engine.shard().store_bytes() + self.engine.shard().queued_bytes()) as u64
     }
 

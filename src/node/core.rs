@@ -116,8 +116,8 @@ impl Core<'_> {
                 self.engine.note_members_changed();
                 self.update_roster(links, time);
             }
-            Told::Wait(_) | Told::EndWait(_) | Told::WaitProgress(..) => {
-                unreachable!("the clients take messages about waits")
+            Told::Wait(_) | Told::EndWait(_) | Told::WaitProgress(..) | Told::Ask(_) | Told::Part(..) => {
+                unreachable!("the clients take these messages")
             }
             Told::Change(request) => {
                 if self.is_born() && !self.loading.is_loading() {
@@ -126,6 +126,8 @@ impl Core<'_> {
                 }
             }
             Told::Changed(report) => self.cluster.handle_change_report(from, report),
+            Told::Load(load) => self.ports.crew.set_load(from, load),
+            Told::Move(words, client) => self.take_move(from, &words, client, time),
             Told::Released(file) => self.with_upkeep(time, |upkeep, cx| upkeep.on_released(file, cx)),
             Told::Floor(below) => {
                 self.with_upkeep(time, |upkeep, cx| upkeep.note_floor(from, below, cx));

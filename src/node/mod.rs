@@ -34,6 +34,7 @@ mod core;
 pub mod crew;
 mod durability;
 mod engine;
+mod facts;
 mod links;
 mod loading;
 mod names;
@@ -369,7 +370,7 @@ impl Node {
         if !self.loading.has_not_begun() {
             self.core().1.flush(time);
             let (clients, _, mut core) = self.parts();
-            clients.step_waits(&mut core, time);
+            clients.step(&mut core, time);
             core.send_all(time);
             core.engine.end_turn();
         }
@@ -407,7 +408,7 @@ impl Node {
             Completion::Transfer(result) => core.with_upkeep(time, |upkeep, cx| upkeep.on_transfer_result(result, cx)),
             Completion::Told(from, WorkerMessage(message)) => {
                 let (clients, _, mut core) = self.parts();
-                if let Some(message) = clients.on_told(from, message, &mut core) {
+                if let Some(message) = clients.on_told(from, message, &mut core, time) {
                     let (links, mut core) = self.core();
                     core.on_told(from, message, links, time);
                 }

@@ -94,6 +94,17 @@ impl Core<'_> {
         self.submit(Submission { group, verb, command: &command, body: Some(body.clone()), request, ticket }, time);
     }
 
+    /// Carries out `PAXOI LEADER MOVE` of a client of another worker.
+    pub(super) fn take_move(&mut self, from: WorkerId, words: &[Bytes], client: ClientTicket, time: Time) {
+        self.ports.crew.take_on(from, self.ports.relays.to());
+        let (words, ticket) =
+            (words.iter().map(|word| &word[..]).collect::<Vec<_>>(), WorkerTicket::new(from, client, 0));
+        match self.check_move(&words, time) {
+            Ok(wanted) => self.ask_move(wanted, Ticket::Worker(ticket), time),
+            Err(reply) => self.ports.crew.answer(ticket, reply),
+        }
+    }
+
     /// Returns the refusal of a passed command that this worker's group cannot take.
     fn passed_refusal(&self, passed: &PassedCommand) -> Option<Reply<'static>> {
         if !self.engine.has(passed.group) {

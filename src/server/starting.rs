@@ -221,7 +221,8 @@ impl StartingServer {
             let log = log.of_worker(worker);
             let reader = start_reader(&log, Notifier::clone(&notifier))?;
             let (checkpoint_worker, transfer_worker) =
-                start_workers(&self.disk, &notifier).context("cannot start the threads for checkpoints")?;
+                start_workers(&self.disk, Workers::new(worker, count), &notifier)
+                    .context("cannot start the threads for checkpoints")?;
             Ok(Server {
                 front,
                 disk: self.disk.clone(),

@@ -12,7 +12,7 @@ use crate::storage::checkpoint::{
 use crate::storage::disk::Disk;
 use crate::storage::scrub::{Findings, scrub};
 use crate::storage::wal::{ChosenValue, Hooks, LogHandle, LogReader, ReadRange, Synced};
-use crate::workers::WorkerId;
+use crate::workers::{WorkerId, Workers};
 use anyhow::Context;
 use groups::GroupId;
 use mio::Waker;
@@ -112,6 +112,7 @@ pub(super) fn start_scrub(
 /// Starts the worker threads that write checkpoints, and that move them between nodes.
 pub(super) fn start_workers(
     disk: &Arc<dyn Disk>,
+    workers: Workers,
     notifier: &Notifier,
 ) -> std::io::Result<(WorkerThread<CheckpointTask>, WorkerThread<TransferTask>)> {
     let notify = notifier.clone();
@@ -119,7 +120,7 @@ pub(super) fn start_workers(
     let checkpoint_worker =
         WorkerThread::start("paxoi-ckpt", worker, move |result| notify.tell(Notice::Checkpoint(result)))?;
     let notify = notifier.clone();
-    let worker = TransferWorker::new(disk.clone());
+    let worker = TransferWorker::new(disk.clone(), workers);
     let transfer_worker =
         WorkerThread::start("paxoi-move", worker, move |result| notify.tell(Notice::Transfer(result)))?;
     Ok((checkpoint_worker, transfer_worker))

@@ -333,7 +333,7 @@ impl Process {
         let recovering = rebuilt.shard.groups().filter(|group| group.is_recovering()).count();
         let kept = rebuilt.restored.kept.iter().map(|(group, instance, _)| (*group, *instance)).collect();
         let lsn = writer.next_lsn().preceding();
-        let worker = |node| RunningWorker {
+        let worker = |(me, node)| RunningWorker {
             node,
             inbox: Vec::new(),
             turn_us: None,
@@ -341,7 +341,7 @@ impl Process {
             turned_us: time.mono_us,
             checkpoint_worker: CheckpointWorker::new(disk.clone(), Packing::Lz4),
             checkpoint_tasks: VecDeque::new(),
-            transfer_worker: TransferWorker::new(disk.clone()),
+            transfer_worker: TransferWorker::new(disk.clone(), Workers::new(WorkerId(me), count)),
             transfer_tasks: VecDeque::new(),
         };
         let (batch_sender, batches) = sync_channel(count as usize);
@@ -349,7 +349,7 @@ impl Process {
         let mut life = RunningProcess {
             number: self.starts,
             reader: writer.reader(),
-            workers: nodes.into_iter().map(worker).collect(),
+            workers: (0..count).zip(nodes).map(worker).collect(),
             loading: Some(Loading::new(rebuilt, lsn, now_us, shape.loading_us_max, Random::new(life))),
             writer,
             marked: false,

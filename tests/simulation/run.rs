@@ -121,12 +121,13 @@ fn is_born(world: &mut World) -> bool {
     world.processes[..world.shape.nodes].iter().all(crate::process::Process::is_born)
 }
 
-/// Draws the parameters of the run; `workers` replaces the drawn number of workers. Its kinds of faults are drawn too: some runs have few kinds, but many faults of
-/// each.
+/// Draws the parameters of the run; `workers` replaces the drawn number of workers. The kinds of faults are drawn too:
+/// some runs have few kinds, but many faults of each.
 fn draw(seed: u64, workers: Option<u32>, trace: Trace) -> World {
     let mut random = Random::new(seed ^ 0x5EED);
     // Drawn from a separate generator, so that this draw does not change the other draws of the seed.
     let changing = Random::new(seed ^ 0x0000_3E3B_E55E).chance(300);
+    let workers_draw = Random::new(seed ^ 0x0003_0C8E_2517).below(10);
     let shape = Shape {
         nodes: if random.chance(350) { 5 } else { 3 },
         spares: if changing { 4 } else { 0 },
@@ -136,7 +137,7 @@ fn draw(seed: u64, workers: Option<u32>, trace: Trace) -> World {
             1..=4 => ReadMode::Lease,
             _ => ReadMode::Quorum,
         },
-        workers: workers.unwrap_or([1, 1, 1, 1, 1, 1, 2, 2, 2, 4][Random::new(seed ^ 0x0003_0C8E).below(10) as usize]),
+        workers: workers.unwrap_or([1, 1, 1, 1, 1, 1, 2, 2, 2, 4][workers_draw as usize]),
         mixed: random.chance(200),
         demand_min: [None, Some(2), Some(5)][Random::new(seed ^ 0x00DE_3A2D).below(3) as usize],
         client_timeout_ms: Ms(random.between(500, 5_000)),

@@ -9,12 +9,13 @@ use crate::kv::command::Command;
 use crate::kv::reply::Reply;
 use crate::kv::table::Spec;
 use crate::node::crew::Told;
+use crate::node::facts::WorkerFacts;
 use crate::node::ticket::{ClientTicket, Ticket};
 use crate::node::{Output, Time};
 use crate::storage::wal::Lsn;
 use crate::workers::{WorkerId, Workers};
 use bytes::Bytes;
-use groups::{GroupId, Instance, NodeId};
+use groups::{GroupId, Instance, Ms, NodeId};
 
 /// One request as received: its words and its length.
 #[derive(Clone, Copy)]
@@ -56,6 +57,18 @@ pub(in crate::node) trait Backend {
     fn is_out_of_memory(&self) -> bool;
     /// Returns the context that commands are parsed with; `seed` is a random number.
     fn parse_context(&self, seed: u64, time: Time) -> ParseContext;
+    /// Returns the facts about this worker; `clients` are those about its clients.
+    fn facts(&self, clients: ClientsView, time: Time) -> WorkerFacts;
+    /// Notes that an operator lists the members at the first worker.
+    fn note_listed(&mut self, time: Time);
+    /// Tells the other workers how many clients are connected here, and the memory that is used, once in a while.
+    fn share_load(&mut self, clients: u64, now_ms: Ms);
+    /// Returns the number of clients that are connected to the other workers, as they have said last.
+    fn clients_elsewhere(&self) -> u64;
+    /// Passes `PAXOI LEADER MOVE` to the worker of the group, if that is another one. Returns true if it has.
+    fn pass_move(&mut self, words: &[&[u8]], client: &mut dyn FnMut() -> ClientTicket) -> bool;
+    /// Takes the facts about the other workers.
+    fn set_facts(&mut self, facts: Vec<WorkerFacts>);
     /// Answers a command about the node or the cluster. `clients` holds the facts about clients for INFO.
     fn admin(&mut self, spec: &Spec, words: &[&[u8]], clients: ClientsView, time: Time) -> Reply<'static>;
     /// Checks `PAXOI LEADER MOVE`. Returns the group, and the node that should lead it.

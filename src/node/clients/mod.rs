@@ -6,6 +6,7 @@
 //! replies       replies in order                   routing       commands to one group, or in parts to several
 //! pause         CLIENT PAUSE                       transactions  MULTI, EXEC and the requests between them
 //! waits         WAIT and WAITAOF                   own           commands about the connection itself
+//! whole         commands about the whole node, if it has several workers
 //! backend       the interface of the clients to the rest of the node
 //! ```
 
@@ -20,6 +21,7 @@ mod routing;
 mod tests;
 mod transactions;
 mod waits;
+mod whole;
 
 pub(super) use backend::{Backend, Request, Submission};
 pub(super) use routing::encoded;
@@ -41,6 +43,8 @@ use pause::Pause;
 use std::net::SocketAddr;
 use waits::Waits;
 pub(super) use waits::{WaitId, WaitProgress, WaitRequest};
+use whole::WholeNode;
+pub(super) use whole::{AskId, Part, Question};
 
 /// Maximum bytes of memory that a client's empty output may keep.
 const IDLE_OUTPUT_BYTES: usize = 64 << 10;
@@ -63,6 +67,7 @@ pub(super) struct Clients {
     count: u64,
     pause: Pause,
     waits: Waits,
+    whole: WholeNode,
     /// Steps of work that may still be taken from clients in this turn.
     intake: WorkBudget,
     /// Random numbers, for RANDOMKEY and for the group that issues a session.
@@ -89,6 +94,7 @@ impl Clients {
             count: 0,
             pause: Pause::default(),
             waits: Waits::default(),
+            whole: WholeNode::default(),
             intake: WorkBudget::steps(config.turn_steps),
             draw: SplitMix64::new(config.seed ^ 0x5DEE_CE66_D1CE_4E5B),
             idle_looked_ms: Ms(0),
@@ -104,11 +110,14 @@ impl Clients {
         node: &mut impl Backend,
         time: Time,
     ) {
-        let is_one_too_many = self.count >= node.config().max_clients;
+        let is_one_too_many = self.count + node.clients_elsewhere() >= node.config().max_clients;
         self.count += 1;
         self.seen += 1;
         let parser = RequestParser::new(self.limits);
-        let mut client = Client::new(id, self.seen, addr, self.listen, parser, time.mono_ms());
+        // Each worker has CLIENT IDs of its own.
+        let workers = node.workers();
+        let number = (self.seen - 1) * u64::from(workers.count()) + u64::from(workers.me().0) + 1;
+        let mut client = Client::new(id, number, addr, self.listen, parser, time.mono_ms());
         if is_one_too_many {
             node.stats().connections_rejected += 1;
         }
@@ -314,8 +323,15 @@ impl Clients {
         self.dirty = dirty;
     }
 
+    /// Answers the waits and the commands about the whole node that have what they need.
+    pub(super) fn step(&mut self, node: &mut impl Backend, time: Time) {
+        self.step_waits(node, time);
+        self.step_whole(node, time);
+    }
+
     /// Applies time limits: closes idle clients, and serves or refuses requests that have waited unread for too long.
     pub(super) fn tick(&mut self, node: &mut impl Backend, now_ms: Ms) {
+        node.share_load(self.count, now_ms);
         self.wake_late(node, now_ms);
         self.close_idle(node, now_ms);
     }

@@ -89,7 +89,31 @@ impl Clients {
         }
         let others = self.table.iter().map(|(_, other)| &other.info);
         let all = others.chain(std::iter::once(&client.info));
-        match client::every(words, client.info.id, all, now_ms) {
+        let action = client::every(words, client.info.id, all, now_ms);
+        if let ClientAction::Kill { ids, .. } = &action
+            && ids.contains(&client.info.id)
+        {
+            self.dismiss(client, Close::AfterFlush, node);
+        }
+        self.act(action, node, time)
+    }
+
+    /// Does this worker's part of a command of another worker's client, whose CLIENT ID is `asker`.
+    pub(super) fn client_part(
+        &mut self,
+        words: &[&[u8]],
+        asker: u64,
+        node: &mut impl Backend,
+        time: Time,
+    ) -> Reply<'static> {
+        let all = self.table.iter().map(|(_, other)| &other.info);
+        let action = client::every(words, asker, all, time.mono_ms());
+        self.act(action, node, time)
+    }
+
+    fn act(&mut self, action: ClientAction, node: &mut impl Backend, time: Time) -> Reply<'static> {
+        let now_ms = time.mono_ms();
+        match action {
             ClientAction::Reply(reply) => reply,
             ClientAction::Pause { timeout_ms, all } => {
                 self.pause.begin(now_ms, timeout_ms, all);
@@ -108,9 +132,6 @@ impl Clients {
                 for connection in self.connections(|other| ids.contains(&other.info.id)) {
                     node.output(Output::Close(connection, Close::Now));
                     self.closed(connection);
-                }
-                if ids.contains(&client.info.id) {
-                    self.dismiss(client, Close::AfterFlush, node);
                 }
                 reply
             }

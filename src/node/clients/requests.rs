@@ -74,6 +74,10 @@ impl Clients {
                 return self.wait(client, spec, words, node, time);
             }
             Class::Connection | Class::Admin | Class::Cluster => {
+                if let Some(outcome) = self.whole_node(client, spec, request, node, time) {
+                    node.stats().called(spec.verb as usize, Us(0), false);
+                    return outcome;
+                }
                 let reply = self.own(client, spec, request, node, time);
                 self.intake.spend(reply.bytes() / OWN_BYTES_PER_STEP);
                 node.stats().called(spec.verb as usize, Us(0), matches!(reply, Reply::Error(_)));
@@ -131,6 +135,9 @@ impl Client {
 /// over.
 fn move_leader(client: &mut Client, words: &[&[u8]], node: &mut impl Backend, time: Time) {
     node.stats().called(Verb::PaxoiLeader as usize, Us(0), false);
+    if node.pass_move(words, &mut || client.expect()) {
+        return;
+    }
     match node.check_move(words, time) {
         Ok(wanted) => node.ask_move(wanted, Ticket::Client(client.expect()), time),
         Err(reply) => client.answer_counted(&reply, node),

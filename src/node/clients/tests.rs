@@ -6,6 +6,7 @@ use crate::kv::ParseContext;
 use crate::kv::command::Command;
 use crate::kv::table::{self, Spec};
 use crate::node::crew::Told;
+use crate::node::facts::WorkerFacts;
 use crate::node::ticket::Ticket;
 use crate::storage::wal::Lsn;
 use crate::workers::{WorkerId, Workers};
@@ -72,6 +73,18 @@ impl Backend for Rest {
     fn groups(&self) -> u32 {
         GROUPS
     }
+    fn facts(&self, _clients: ClientsView, _time: Time) -> WorkerFacts {
+        unreachable!("there is one worker")
+    }
+    fn note_listed(&mut self, _time: Time) {}
+    fn share_load(&mut self, _clients: u64, _now_ms: Ms) {}
+    fn clients_elsewhere(&self) -> u64 {
+        0
+    }
+    fn pass_move(&mut self, _words: &[&[u8]], _client: &mut dyn FnMut() -> ClientTicket) -> bool {
+        false
+    }
+    fn set_facts(&mut self, _facts: Vec<WorkerFacts>) {}
     fn workers(&self) -> Workers {
         Workers::ONE
     }

@@ -220,11 +220,19 @@ impl Clients {
     }
 
     /// Handles a message of another worker, if it is about clients. Otherwise returns it.
-    pub(in crate::node) fn on_told(&mut self, from: WorkerId, message: Told, node: &mut impl Backend) -> Option<Told> {
+    pub(in crate::node) fn on_told(
+        &mut self,
+        from: WorkerId,
+        message: Told,
+        node: &mut impl Backend,
+        time: Time,
+    ) -> Option<Told> {
         match message {
             Told::Wait(request) => self.wait_for_worker(from, request, node),
             Told::EndWait(id) => self.end_wait_for_worker(from, id),
             Told::WaitProgress(id, progress) => self.on_wait_progress(from, id, progress),
+            Told::Ask(question) => self.on_question(from, question, node, time),
+            Told::Part(id, part) => self.on_part(id, part),
             other => return Some(other),
         }
         None

@@ -43,6 +43,19 @@ pub(in crate::node) struct MemberChanges {
     reported: Option<ChangeReport>,
 }
 
+/// How a node is a member of some groups.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::node) struct MemberCount {
+    node: NodeId,
+    /// Groups of which it is a member, and in which it votes.
+    groups: usize,
+    votes: usize,
+    /// Whether it has left some group.
+    left: bool,
+    /// Number of instances that it lacks; `None` if that is not known.
+    lag: Option<u64>,
+}
+
 /// A change that the first worker asks another worker for.
 #[derive(Clone, Debug)]
 pub(in crate::node) struct ChangeRequest {
@@ -107,7 +120,7 @@ impl MemberChanges {
     ) -> Reply<'static> {
         if words[2].eq_ignore_ascii_case(b"list") && words.len() == 3 {
             self.listed_ms = Some(cx.time.mono_ms());
-            return cx.view().list_members(joining);
+            return cx.view().list_members(joining, cx.ports.crew.facts().flat_map(|facts| &facts.members));
         }
         let Some(goal) = Goal::parse(&words[2..]) else {
             return Reply::error(
@@ -158,6 +171,11 @@ impl MemberChanges {
             (done + report.done, if waits_for.is_empty() { report.waits_for.clone() } else { waits_for })
         });
         Ok(Some(ChangeReport { goal: goal.clone(), done, groups: cx.engine.all(), waits_for, error: None }.text()))
+    }
+
+    /// At another worker than the first: makes the members tell their positions, because an operator lists the members.
+    pub(super) fn note_listed(&mut self, now_ms: Ms) {
+        self.listed_ms = Some(now_ms);
     }
 
     /// At another worker than the first: begins or goes on with the change that the first worker asks for.
@@ -386,11 +404,38 @@ impl DecisionView<'_> {
         Some((group.next().0 + group.missing()).saturating_sub(next.0))
     }
 
+    /// Returns the counts for each member, in the groups of this worker and those that `others` have counted.
+    pub(in crate::node) fn member_counts<'a>(&self, others: impl Iterator<Item = &'a MemberCount>) -> Vec<MemberCount> {
+        let mut counts: Vec<MemberCount> =
+            self.peers.roster().infos().iter().map(|info| self.member_count(info.node)).collect();
+        for other in others {
+            match counts.iter_mut().find(|count| count.node == other.node) {
+                Some(count) => count.add(other),
+                None => counts.push(*other),
+            }
+        }
+        counts
+    }
+
+    fn member_count(&self, node: NodeId) -> MemberCount {
+        let mut count = MemberCount { node, groups: 0, votes: 0, left: false, lag: Some(0) };
+        for group in self.engine.groups() {
+            let membership = group.membership();
+            count.left |= membership.was_removed(node);
+            if membership.everyone().contains(node) {
+                count.groups += 1;
+                count.votes += usize::from(membership.voters().contains(node));
+                count.lag = count.lag.zip(self.lag(node, group)).map(|(sum, lag)| sum + lag);
+            }
+        }
+        count
+    }
+
     /// Returns one entry for each node: id, address, state, number of its groups, number of all groups, instances that
     /// the node lacks (-1: unknown), and whether it is reached.
-    fn list_members(&self, joining: &Joining) -> Reply<'static> {
+    fn list_members<'a>(&self, joining: &Joining, others: impl Iterator<Item = &'a MemberCount>) -> Reply<'static> {
         let roster: &Roster = self.peers.roster();
-        let total = self.engine.owned().len();
+        let total = self.engine.all();
         let row = |info: &MemberInfo, state: &'static str, groups: usize, lag: i64, reached: bool| {
             Reply::Array(vec![
                 Reply::Int(i64::from(info.node.0)),
@@ -402,29 +447,32 @@ impl DecisionView<'_> {
                 Reply::Int(i64::from(reached)),
             ])
         };
+        let counts = self.member_counts(others);
         let member = |info: &MemberInfo| {
             let node = info.node;
-            let in_groups = self.engine.groups().filter(|group| group.membership().everyone().contains(node));
-            let mut lag = Some(0);
-            let mut count = 0;
-            for group in in_groups {
-                count += 1;
-                lag = lag.zip(self.lag(node, group)).map(|(sum, lag): (u64, u64)| sum + lag);
-            }
-            let votes = self.engine.groups().filter(|group| group.membership().voters().contains(node)).count();
-            let left = self.engine.groups().any(|group| group.membership().was_removed(node));
-            let state = match (left, votes) {
+            let none = MemberCount { node, groups: 0, votes: 0, left: false, lag: None };
+            let count = counts.iter().find(|count| count.node == node).copied().unwrap_or(none);
+            let state = match (count.left, count.votes) {
                 (true, _) => "removing",
-                (false, 0) if count == total => "learner",
+                (false, 0) if count.groups == total => "learner",
                 (false, votes) if votes == total => "voter",
                 (false, _) => "joining",
             };
             let reached = node == self.me || self.is_reached(node);
-            row(info, state, count, lag.map_or(-1, |lag| lag as i64), reached)
+            row(info, state, count.groups, count.lag.map_or(-1, |lag| lag as i64), reached)
         };
         let waiting = joining.waiting().filter(|info| roster.info(info.node).is_none());
         let waiting = waiting.map(|info| row(info, "waiting", 0, -1, true));
         Reply::Array(roster.infos().iter().map(member).chain(waiting).collect())
+    }
+}
+
+impl MemberCount {
+    fn add(&mut self, other: &MemberCount) {
+        self.groups += other.groups;
+        self.votes += other.votes;
+        self.left |= other.left;
+        self.lag = self.lag.zip(other.lag).map(|(one, other)| one + other);
     }
 }
 

@@ -28,7 +28,7 @@ use groups::membership::MemberInfo;
 use groups::{Effect, Group, GroupId, Ms, NodeId};
 use joining::Joining;
 use members::MemberChanges;
-pub(super) use members::{ChangeReport, ChangeRequest};
+pub(super) use members::{ChangeReport, ChangeRequest, MemberCount};
 use net::event::ConnectionId;
 use placement::Placement;
 
@@ -266,6 +266,11 @@ impl Cluster {
     /// See [`MemberChanges::handle_request`].
     pub(super) fn handle_change(&mut self, request: ChangeRequest, cx: &mut ClusterContext<'_>) {
         self.changing.handle_request(request, cx);
+    }
+
+    /// See [`MemberChanges::note_listed`].
+    pub(super) fn note_listed(&mut self, now_ms: Ms) {
+        self.changing.note_listed(now_ms);
     }
 
     /// See [`MemberChanges::handle_report`].

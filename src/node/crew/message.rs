@@ -1,13 +1,15 @@
 //! The messages between the workers of a node. Each pair of workers has a queue in each direction, which keeps their
 //! order.
 
-use super::{CommandBatch, ReplyBatch};
+use super::{CommandBatch, Load, ReplyBatch};
 use crate::identity::Identity;
-use crate::node::clients::{WaitId, WaitProgress, WaitRequest};
+use crate::node::clients::{AskId, Part, Question, WaitId, WaitProgress, WaitRequest};
 use crate::node::cluster::{ChangeReport, ChangeRequest};
 use crate::node::peers::Roster;
+use crate::node::ticket::ClientTicket;
 use crate::storage::checkpoint::CheckpointSequence;
 use crate::storage::wal::SegmentSequence;
+use bytes::Bytes;
 
 /// A message of one worker to another worker of the same node. Only the node looks into it.
 #[derive(Debug)]
@@ -28,6 +30,14 @@ pub(in crate::node) enum Told {
     Change(ChangeRequest),
     /// To the first worker: how far that change is.
     Changed(ChangeReport),
+    /// The load of the sender.
+    Load(Load),
+    /// `PAXOI LEADER MOVE` for a group of the receiver, with the client that waits for the reply.
+    Move(Vec<Bytes>, ClientTicket),
+    /// A command about the whole node, for which the sender needs the receiver.
+    Ask(Question),
+    /// The sender's part of such a command.
+    Part(AskId, Part),
     /// Asks the receiver to report how much of a client's writes is durable, until [`Told::EndWait`].
     Wait(WaitRequest),
     /// The sender waits no longer.

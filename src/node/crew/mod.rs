@@ -15,19 +15,34 @@ pub(super) use commands::{CommandBatch, PassedCommand, PassedKind, ReplyBatch};
 pub(super) use message::Told;
 pub use message::WorkerMessage;
 
+use super::facts::WorkerFacts;
 use super::output::Output;
 use super::peers::Roster;
 use super::ticket::{ClientTicket, WorkerTicket};
 use crate::kv::reply::Reply;
 use crate::workers::{WorkerId, Workers};
-use bytes::BytesMut;
-use groups::{GroupId, NodeId};
+use bytes::{Bytes, BytesMut};
+use groups::{GroupId, Ms, NodeId};
+
+/// Interval at which a worker tells the others its load.
+const LOAD_MS: Ms = Ms(100);
+
+/// What a worker takes of the limits of the whole node.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Load {
+    pub(super) clients: u64,
+    pub(super) used_bytes: u64,
+}
 
 /// The state of the exchange with the other workers; see the module.
 pub(super) struct Crew {
     workers: Workers,
     /// By worker.
     exchanges: Vec<Exchange>,
+    /// When this worker has told its load last.
+    shared_ms: Ms,
+    /// The facts about the other workers, when they were asked last.
+    facts: Vec<WorkerFacts>,
     /// The members of the cluster as this worker has told the others last.
     told_roster: Option<Roster>,
     /// The worker that gets the next client.
@@ -43,6 +58,7 @@ struct Exchange {
     other: Vec<Told>,
     /// The members of the cluster as far as the groups of that worker tell; `None` before it has said so.
     roster: Option<Roster>,
+    load: Load,
     /// Commands of that worker's clients that this worker carries out, and the member to which it relays them; see
     /// `relay`.
     taken: usize,
@@ -55,7 +71,7 @@ struct Exchange {
 impl Crew {
     pub(super) fn new(workers: Workers) -> Crew {
         let exchanges = (0..workers.count()).map(|_| Exchange::default()).collect();
-        Crew { workers, exchanges, told_roster: None, next: 0 }
+        Crew { workers, exchanges, shared_ms: Ms(0), facts: Vec::new(), told_roster: None, next: 0 }
     }
 
     /// At the first worker, which accepts all connections: returns the other worker that serves the next client, if it is
@@ -112,6 +128,38 @@ impl Crew {
     /// Tells all other workers something.
     pub(super) fn tell_all(&mut self, message: impl Fn() -> Told) {
         self.workers.others().for_each(|to| self.tell(to, message()));
+    }
+
+    /// Tells the other workers the load of this one, once per [`LOAD_MS`].
+    pub(super) fn share_load(&mut self, load: Load, now_ms: Ms) {
+        if self.workers.count() > 1 && now_ms >= self.shared_ms + LOAD_MS {
+            self.shared_ms = now_ms;
+            self.tell_all(|| Told::Load(load));
+        }
+    }
+
+    pub(super) fn set_load(&mut self, from: WorkerId, load: Load) {
+        self.exchanges[from.index()].load = load;
+    }
+
+    /// Returns the loads of the other workers, as they have told last.
+    pub(super) fn loads(&self) -> impl Iterator<Item = Load> {
+        self.workers.others().map(|other| self.exchanges[other.index()].load)
+    }
+
+    /// Passes a request to move a group's leadership to the worker of the group.
+    pub(super) fn pass_move(&mut self, group: GroupId, words: &[&[u8]], client: ClientTicket) {
+        let owner = self.workers.owner(group);
+        self.exchanges[owner.index()].in_flight += 1;
+        self.tell(owner, Told::Move(words.iter().map(|word| Bytes::copy_from_slice(word)).collect(), client));
+    }
+
+    pub(super) fn facts(&self) -> impl Iterator<Item = &WorkerFacts> {
+        self.facts.iter()
+    }
+
+    pub(super) fn set_facts(&mut self, facts: Vec<WorkerFacts>) {
+        self.facts = facts;
     }
 
     /// Tells the other workers which members the groups of this worker have, if that has changed.

@@ -91,7 +91,7 @@ impl Upkeep {
     pub(super) fn new(config: &NodeConfig) -> Upkeep {
         Upkeep {
             checkpoints: Checkpoints::new(config.checkpoints, config.workers),
-            transfers: Transfers::default(),
+            transfers: Transfers::new(config.workers),
             workers: config.workers,
             floors: Floors::new(config.workers),
             load: LoopLoad::default(),
@@ -307,8 +307,13 @@ impl Upkeep {
         self.transfers.on_cut(id, time.mono_ms())
     }
 
+    /// Returns the reason of the last failure of a checkpoint file, in one line.
+    pub(super) fn last_failure(&self) -> &str {
+        self.checkpoints.last_failure()
+    }
+
     /// Returns the facts for operators. `recovering`: number of groups that are recovering.
-    pub(super) fn view(&self, recovering: u64) -> StorageView<'_> {
+    pub(super) fn view(&self, recovering: u64) -> StorageView {
         let (checkpoints, totals) = (&self.checkpoints, self.transfers.totals());
         let facts = checkpoints.facts();
         StorageView {
@@ -318,7 +323,6 @@ impl Upkeep {
             in_progress: !checkpoints.is_idle(),
             rounds: facts.rounds,
             failures: facts.failures,
-            last_failure: checkpoints.last_failure(),
             last_unix_s: facts.ended_unix_ms.0 / 1_000,
             last_ms: facts.took_ms,
             receiving: self.transfers.count() as u64,

@@ -12,7 +12,8 @@ use crate::config::{
 };
 use crate::node::output::{Output, Outputs};
 use crate::node::wire::{Chunk, ChunkRequest, FileId, NODE, NodeMessage, Offer};
-use crate::storage::checkpoint::{CheckpointSequence, INCOMING_PREFIX, SectionSummary, TransferResult, TransferTask};
+use crate::storage::checkpoint::{CheckpointSequence, SectionSummary, TransferResult, TransferTask, incoming_prefix};
+use crate::workers::Workers;
 use groups::{GroupId, Instance, Ms, NodeId, Us};
 use net::event::ConnectionId;
 use net::frame::{FrameWriter, Purpose};
@@ -21,6 +22,8 @@ use std::collections::{BTreeMap, VecDeque};
 /// The transfers in both directions.
 #[derive(Default)]
 pub(super) struct Transfers {
+    /// The prefix of the names of files that are being received.
+    prefix: String,
     active: Vec<Transfer>,
     /// Transfer connections by member, and attempts at one.
     links: BTreeMap<NodeId, ConnectionId>,
@@ -69,6 +72,10 @@ struct Transfer {
 }
 
 impl Transfers {
+    pub(super) fn new(workers: Workers) -> Transfers {
+        Transfers { prefix: incoming_prefix(workers), ..Transfers::default() }
+    }
+
     /// Returns true if a file is kept because another node fetches it.
     pub(super) fn is_pinned(&self, sequence: CheckpointSequence, now_ms: Ms) -> bool {
         self.pins.get(&sequence).is_some_and(|until_ms| now_ms < *until_ms)
@@ -136,7 +143,7 @@ impl Transfers {
         if cx.engine.find(group).is_none_or(|group| instance < group.next()) {
             return;
         }
-        let name = format!("{INCOMING_PREFIX}{}-{:x}-{:08x}", from.0, file.sequence.0, file.stamp);
+        let name = format!("{}{}-{:x}-{:08x}", self.prefix, from.0, file.sequence.0, file.stamp);
         let active = &self.active;
         // This node fetches from one source at a time. At most two files of a source are new enough to be offered.
         if active.len() >= TRANSFERS_MAX || active.iter().any(|transfer| transfer.name == name || transfer.from != from)

@@ -28,7 +28,7 @@ pub use inspect::inspect_checkpoint;
 pub use job::{CheckpointResult, CheckpointTask, CheckpointWorker};
 pub use reader::{CheckpointReader, SectionReader, VerifiedSection, verify};
 pub use recovery::{Catalog, CheckpointSet, LoadedState};
-pub use transfer::{INCOMING_PREFIX, TransferResult, TransferTask, TransferWorker};
+pub use transfer::{TransferResult, TransferTask, TransferWorker, incoming_prefix};
 pub use worker::{Worker, WorkerThread};
 pub use writer::CheckpointWriter;
 

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::kv::StoreLimits;
 use crate::storage::disk::{Disk, DiskFile, read_full};
+use crate::workers::Workers;
 use bytes::Bytes;
 use groups::Instance;
 use net::event::ConnectionId;
@@ -18,7 +19,16 @@ use std::io;
 use std::sync::Arc;
 
 /// The prefix of the names of files that are not whole yet.
-pub const INCOMING_PREFIX: &str = "incoming-";
+const INCOMING_PREFIX: &str = "incoming-";
+
+/// Returns the prefix of the names of files that this worker is receiving.
+#[must_use]
+pub fn incoming_prefix(workers: Workers) -> String {
+    match workers {
+        Workers::ONE => INCOMING_PREFIX.to_owned(),
+        _ => format!("{INCOMING_PREFIX}{}of{}-", workers.me(), workers.count()),
+    }
+}
 
 /// Unsynced bytes after which a received file is synced.
 const UNSYNCED_BYTES_MAX: u64 = 1 << 20;
@@ -157,6 +167,7 @@ impl fmt::Debug for TransferResult {
 /// The transfer worker: performs transfer tasks.
 pub struct TransferWorker {
     disk: Arc<dyn Disk>,
+    workers: Workers,
     /// The file written last, with its name and its unsynced bytes.
     writing: Option<(String, Arc<dyn DiskFile>, u64)>,
     /// The file read last, with its sequence number.
@@ -164,10 +175,18 @@ pub struct TransferWorker {
 }
 
 impl TransferWorker {
-    /// Creates a transfer worker for `disk`.
+    /// Creates a transfer worker for `disk`, for one of the node's event loops.
     #[must_use]
-    pub fn new(disk: Arc<dyn Disk>) -> TransferWorker {
-        TransferWorker { disk, writing: None, reading: None }
+    pub fn new(disk: Arc<dyn Disk>, workers: Workers) -> TransferWorker {
+        TransferWorker { disk, workers, writing: None, reading: None }
+    }
+
+    /// Returns true if this worker removes an unfinished file that it is not receiving: it is its own, or at the first
+    /// worker, one of a start with another number of workers.
+    fn cleans(&self, name: &str) -> bool {
+        let is_of = |workers: Workers| name.starts_with(&incoming_prefix(workers));
+        is_of(self.workers)
+            || (self.workers.is_first() && name.starts_with(INCOMING_PREFIX) && !self.workers.all().any(is_of))
     }
 
     /// Performs one task.
@@ -202,7 +221,7 @@ impl TransferWorker {
 
     fn open(&mut self, name: &str, keep: &[String]) -> io::Result<u64> {
         self.writing = None;
-        for other in self.disk.list()?.iter().filter(|other| other.starts_with(INCOMING_PREFIX)) {
+        for other in self.disk.list()?.iter().filter(|other| self.cleans(other)) {
             if other != name && !keep.contains(other) {
                 self.disk.remove(other)?;
             }
