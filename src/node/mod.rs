@@ -311,8 +311,8 @@ impl Node {
     /// Calls `visit` with each client's connection that has replies, and with the replies. `visit` takes them, and
     /// returns how many bytes then wait for the client.
     pub fn take_replies(&mut self, mut visit: impl FnMut(ConnectionId, &mut Outbound) -> usize) {
-        let stats = &mut self.stats;
-        self.clients.take_replies(|id, replies| {
+        let (stats, now_us) = (&mut self.stats, self.now_us);
+        self.clients.take_replies(now_us, |id, replies| {
             stats.net_output_bytes += replies.len() as u64;
             visit(id, replies)
         });
@@ -464,7 +464,7 @@ impl Node {
     /// Returns true if a turn is due in a millisecond: blocks of checkpoints are taken out, or proposals wait for a sync.
     #[must_use]
     pub fn has_work_soon(&self) -> bool {
-        self.upkeep.is_checkpointing() || self.engine.holds_proposals()
+        self.upkeep.is_checkpointing() || self.engine.holds_proposals() || self.clients.gathers_replies()
     }
 
     /// Returns the groups and their stores, read-only. There are none before the cluster is born.

@@ -35,7 +35,7 @@ use crate::kv::fanout::NOT_SERVED;
 use crate::kv::reply::Reply;
 use bytes::{Buf, Bytes, BytesMut};
 use client::{BlockReason, Client, RequestOutcome};
-use groups::{Ms, SplitMix64, WorkBudget};
+use groups::{Ms, SplitMix64, Us, WorkBudget};
 use net::event::ConnectionId;
 use net::outbound::Outbound;
 use net::resp::request::{RequestError, RequestLimits, RequestParser};
@@ -68,6 +68,8 @@ pub(super) struct Clients {
     pause: Pause,
     waits: Waits,
     whole: WholeNode,
+    /// Replies to a client wait for others that come from other workers.
+    gathers: bool,
     /// Steps of work that may still be taken from clients in this turn.
     intake: WorkBudget,
     /// Random numbers, for RANDOMKEY and for the group that issues a session.
@@ -95,6 +97,7 @@ impl Clients {
             pause: Pause::default(),
             waits: Waits::default(),
             whole: WholeNode::default(),
+            gathers: config.workers.count() > 1,
             intake: WorkBudget::steps(config.turn_steps),
             draw: SplitMix64::new(config.seed ^ 0x5DEE_CE66_D1CE_4E5B),
             idle_looked_ms: Ms(0),
@@ -310,17 +313,28 @@ impl Clients {
 
     /// Calls `visit` with each connection that has output, and with that output. `visit` takes the output, and returns
     /// the number of bytes that wait for the client then.
-    pub(super) fn take_replies(&mut self, mut visit: impl FnMut(ConnectionId, &mut Outbound) -> usize) {
+    pub(super) fn take_replies(&mut self, now_us: Us, mut visit: impl FnMut(ConnectionId, &mut Outbound) -> usize) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for id in dirty.drain(..) {
             let Some(client) = self.table.find(id) else { continue };
+            if self.gathers && client.gathers(now_us) {
+                self.dirty.push(id);
+                continue;
+            }
             client.dirty = false;
             client.queued = visit(id, &mut client.out);
             if client.out.is_empty() && client.out.keeps_more_than(IDLE_OUTPUT_BYTES) {
                 client.out = Outbound::new();
             }
         }
-        self.dirty = dirty;
+        if self.dirty.is_empty() {
+            self.dirty = dirty;
+        }
+    }
+
+    /// Returns true if replies wait for others to the same client.
+    pub(super) fn gathers_replies(&self) -> bool {
+        self.gathers && !self.dirty.is_empty()
     }
 
     /// Answers the waits and the commands about the whole node that have what they need.

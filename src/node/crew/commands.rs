@@ -10,6 +10,10 @@ use bytes::{Bytes, BytesMut};
 use groups::{GroupId, Us};
 use std::fmt;
 
+/// Maximum commands and bytes for which the next batch has memory from the start.
+const KEPT_ITEMS_MAX: usize = 4_096;
+const KEPT_BYTES_MAX: usize = 256 << 10;
+
 /// What the worker of the group does with a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::node) enum PassedKind {
@@ -65,6 +69,15 @@ impl CommandBatch {
 
     pub(super) fn is_empty(&self) -> bool {
         self.commands.is_empty()
+    }
+
+    /// Takes the batch of this turn. The next one begins with memory for as much, so that it does not grow step by step.
+    pub(super) fn take_turn(&mut self) -> CommandBatch {
+        let next = CommandBatch {
+            commands: Vec::with_capacity(self.commands.len().min(KEPT_ITEMS_MAX)),
+            bodies: BytesMut::with_capacity(self.bodies.len().min(KEPT_BYTES_MAX)),
+        };
+        std::mem::replace(self, next)
     }
 
     /// Calls `take` with each command and its body, in order.
@@ -124,6 +137,15 @@ impl ReplyBatch {
 
     pub(super) fn is_empty(&self) -> bool {
         self.replies.is_empty()
+    }
+
+    /// See [`CommandBatch::take_turn`].
+    pub(super) fn take_turn(&mut self) -> ReplyBatch {
+        let next = ReplyBatch {
+            replies: Vec::with_capacity(self.replies.len().min(KEPT_ITEMS_MAX)),
+            packed: Vec::with_capacity(self.packed.len().min(KEPT_BYTES_MAX)),
+        };
+        std::mem::replace(self, next)
     }
 
     /// Calls `take` with each reply, in order.

@@ -219,8 +219,8 @@ impl Crew {
 
 impl Exchange {
     fn take(&mut self) -> impl Iterator<Item = Told> {
-        let replies = (!self.replies.is_empty()).then(|| Told::Replies(std::mem::take(&mut self.replies)));
-        let commands = (!self.commands.is_empty()).then(|| Told::Commands(std::mem::take(&mut self.commands)));
+        let replies = (!self.replies.is_empty()).then(|| Told::Replies(self.replies.take_turn()));
+        let commands = (!self.commands.is_empty()).then(|| Told::Commands(self.commands.take_turn()));
         replies.into_iter().chain(std::mem::take(&mut self.other)).chain(commands)
     }
 }
