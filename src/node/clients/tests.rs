@@ -190,7 +190,7 @@ impl Harness {
 
     fn told(&mut self, id: ConnectionId) -> String {
         let mut told = String::new();
-        self.clients.take_replies(|connection, out: &mut Outbound| {
+        self.clients.take_replies(Us(0), |connection, out: &mut Outbound| {
             assert_eq!(connection, id);
             told.push_str(&String::from_utf8_lossy(&out.take_bytes()).replace("\r\n", " "));
             0
@@ -334,7 +334,7 @@ fn a_client_ends_the_connection_or_the_wait_of_another() {
         harness.time,
     );
     let mut told = Vec::new();
-    harness.clients.take_replies(|id, out| {
+    harness.clients.take_replies(Us(0), |id, out| {
         told.push((id, out.take_bytes()));
         0
     });
