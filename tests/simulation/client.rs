@@ -387,6 +387,7 @@ impl World {
             (Kind::Move, Value::Array(items)) if items.len() == 2 => self.moved(index, &call, &items[0], &items[1]),
             (Kind::Operator, Value::Simple(_)) => self.record.last = Some(Outcome::Done),
             (Kind::Operator, Value::Null) => self.record.last = Some(Outcome::Nil),
+            (Kind::Operator, Value::Int(number)) => self.record.last = Some(Outcome::Integer(*number)),
             (Kind::Plain, reply) => self.part_answered(index, &call, 0, reply),
             (Kind::All, _) => {
                 for part in &call.parts {

@@ -12,6 +12,7 @@ mod members;
 mod relay;
 mod uploads;
 mod waiting;
+mod workers;
 
 use crate::client::Client;
 use crate::nemesis::Faults;
@@ -56,7 +57,7 @@ const fn scenario(name: &'static str, steps: fn(&mut World) -> Result<(), String
     Scenario { name, steps, nodes, spares, groups, session_ttl_ms, reads, cuts, follows, workers, seeds, is_long }
 }
 
-pub(crate) const SCENARIOS: [Scenario; 56] = [
+pub(crate) const SCENARIOS: [Scenario; 64] = [
     scenario("paused-leader-reads", paused_leader_reads),
     scenario("half-cut-leader-reads", half_cut_leader_reads),
     Scenario { reads: ReadMode::Lease, ..scenario("paused-leader-with-a-lease", leases::paused_leader_with_a_lease) },
@@ -128,6 +129,48 @@ pub(crate) const SCENARIOS: [Scenario; 56] = [
     },
     Scenario { cuts: true, spares: 2, ..scenario("caught-up-by-strangers", cut::caught_up_by_strangers) },
     Scenario { spares: 2, ..scenario("birth-record-from-strangers", members::birth_record_from_strangers) },
+    Scenario {
+        cuts: true,
+        groups: 3,
+        workers: 2,
+        ..scenario("other-number-of-workers", workers::other_number_of_workers)
+    },
+    Scenario {
+        groups: 4,
+        workers: 4,
+        ..scenario("wait-for-groups-of-all-workers", workers::wait_for_groups_of_all_workers)
+    },
+    Scenario {
+        groups: 3,
+        workers: 2,
+        ..scenario("killed-right-after-the-birth-with-workers", clocks::killed_right_after_the_birth)
+    },
+    Scenario { groups: 3, workers: 4, ..scenario("wiped-during-the-birth-with-workers", wiped_during_the_birth) },
+    Scenario {
+        spares: 2,
+        groups: 3,
+        workers: 2,
+        ..scenario("birth-record-from-strangers-with-workers", members::birth_record_from_strangers)
+    },
+    Scenario {
+        cuts: true,
+        spares: 2,
+        groups: 2,
+        workers: 2,
+        ..scenario("caught-up-by-strangers-with-workers", cut::caught_up_by_strangers)
+    },
+    Scenario {
+        reads: ReadMode::Lease,
+        groups: 2,
+        workers: 2,
+        ..scenario("restart-during-a-lease-with-workers", leases::restart_during_a_lease)
+    },
+    Scenario {
+        cuts: true,
+        groups: 2,
+        workers: 2,
+        ..scenario("old-copy-after-logs-were-cut-with-workers", cut::old_copy_after_logs_were_cut)
+    },
     Scenario { cuts: true, is_long: true, ..scenario("hour-of-overwrites", hour::hour_of_overwrites) },
 ];
 

@@ -12,7 +12,12 @@ use paxoi::verify::{Action, Outcome};
 
 impl World {
     /// Writes until `done` returns true.
-    fn write_until(&mut self, client: usize, what: &str, done: impl Fn(&World) -> bool) -> Result<(), String> {
+    pub(super) fn write_until(
+        &mut self,
+        client: usize,
+        what: &str,
+        done: impl Fn(&World) -> bool,
+    ) -> Result<(), String> {
         let long = "x".repeat(8_000);
         for count in 0..500 {
             if done(self) {
