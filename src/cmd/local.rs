@@ -54,8 +54,8 @@ pub struct LocalArgs {
     /// Passed on to each node: whether a group is led where most of its requests come in
     #[arg(long, value_enum)]
     pub leaders: Option<crate::config::LeaderMode>,
-    /// Number of workers of each node: a power of two
-    #[arg(long, value_name = "N", hide = true)]
+    /// Passed on to each node: workers, each a thread with its own groups and clients
+    #[arg(long, value_name = "N")]
     pub workers: Option<u32>,
     /// Passed on to each node: log length above which checkpoints are made and the log is trimmed
     #[arg(long, value_name = "BYTES")]

@@ -59,8 +59,8 @@ pub struct ServeArgs {
     /// Whether the groups are divided equally, or each is led where most of its requests come in [default: even]
     #[arg(long, env = "PAXOI_LEADERS", value_enum)]
     pub leaders: Option<LeaderMode>,
-    /// Number of workers, each a thread with an event loop: a power of two. All nodes of a cluster have the same number
-    #[arg(long, env = "PAXOI_WORKERS", value_name = "N", hide = true)]
+    /// Workers, each a thread with its own groups and clients: a power of two, the same at all nodes [default: 1]
+    #[arg(long, env = "PAXOI_WORKERS", value_name = "N")]
     pub workers: Option<u32>,
     /// Time limit of a command, after which its client gets an error [default: 5s]
     #[arg(long, env = "PAXOI_CLIENT_TIMEOUT", value_name = "TIME")]

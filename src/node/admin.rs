@@ -242,7 +242,7 @@ impl Core<'_> {
                 relays_to: self.ports.relays.to().map_or(0, |to| to.0),
                 relayed_total: all.relayed,
                 storage: all.storage,
-                last_failure: self.upkeep.last_failure(),
+                last_failure: &all.last_failure,
                 peers: &peers,
             },
             stats: &all.stats,

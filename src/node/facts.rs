@@ -19,6 +19,8 @@ pub(in crate::node) struct WorkerFacts {
     pub(super) keyspace: KeyspaceView,
     pub(super) work: WorkView,
     pub(super) storage: StorageView,
+    /// The reason of the last failure of a checkpoint file, in one line; empty if there is none.
+    pub(super) last_failure: String,
     /// The leader of each of the worker's groups, if it is known.
     pub(super) leaders: Vec<(GroupId, Option<NodeId>)>,
     /// How each node is a member of the worker's groups.
@@ -45,6 +47,9 @@ impl WorkerFacts {
         self.keyspace.add(&other.keyspace);
         self.work.add(&other.work);
         self.storage.add(&other.storage);
+        if self.last_failure.is_empty() {
+            self.last_failure.clone_from(&other.last_failure);
+        }
         self.leaders.extend(&other.leaders);
         self.members.extend(&other.members);
         self.groups_led += other.groups_led;
@@ -85,6 +90,7 @@ impl Core<'_> {
                 logged_bytes: self.engine.logged_bytes(),
             },
             storage: self.upkeep.view(u64::from(count(&Group::is_recovering))),
+            last_failure: self.upkeep.last_failure().to_owned(),
             leaders: owned.iter().map(|group| (*group, self.leader_of(*group))).collect(),
             members: view.member_counts(std::iter::empty()),
             groups_led: count(&|group| group.leads().is_some()),

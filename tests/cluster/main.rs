@@ -19,6 +19,7 @@
 //! placement  groups moved to other leaders, drained nodes, leases
 //! histories  recorded histories of clients at all nodes are linearizable, whatever happens to the nodes
 //! upgrade    members with different protocol versions, and upgrades one by one
+//! workers    nodes with several workers, and with other numbers of them
 //! load       the clients of `faults`, and what they check
 //! ```
 
@@ -42,3 +43,4 @@ mod placement;
 mod process;
 mod service;
 mod upgrade;
+mod workers;

@@ -63,6 +63,7 @@ impl World {
         self.trace.line(|| format!("n{} is asked to {}: {reply:?}", node + 1, wanted.join(" ")));
         match reply {
             Reply::Ok => {
+                self.expect_made(node, &wanted);
                 self.operator.wanted = None;
                 self.operator.done += 1;
             }
@@ -187,6 +188,24 @@ impl World {
     }
 
     /// Draws the next change that the operator requests, if one is possible.
+    /// Checks that all groups have made a change that a node calls done.
+    fn expect_made(&mut self, node: usize, wanted: &[String]) {
+        let id = |at: usize| wanted.get(at).and_then(|word| word.parse().ok()).map_or(NodeId(0), NodeId);
+        for group in 0..self.shape.groups as usize {
+            let members = self.oracle.members(group);
+            let is_made = match wanted[0].as_str() {
+                "ADD" | "PROMOTE" => members.everyone().contains(id(1)),
+                "REMOVE" => !members.everyone().contains(id(1)),
+                "REPLACE" => !members.everyone().contains(id(1)) && members.voters().contains(id(2)),
+                _ => true,
+            };
+            if !is_made {
+                let (node, change) = (node + 1, wanted.join(" "));
+                self.oracle.fail(&format!("node {node} calls {change} done, but group {group} has {members:?}"));
+            }
+        }
+    }
+
     fn wish(&mut self) -> Option<Vec<String>> {
         if !self.are_members_settled() {
             return None;
