@@ -201,6 +201,9 @@ impl ServeArgs {
             hash_key: random()?,
             seed: u64::from_le_bytes(random()?[..8].try_into().context("sixteen bytes have eight")?),
         };
+        if node.workers.count() > 1 && node.versions == Versions::FIRST {
+            return Err(usage("--workers: nodes that speak only version 1 of the peer protocol have one worker"));
+        }
         let log = match args.segment_bytes.as_deref() {
             Some(text) => {
                 let bytes = bytes("--segment-bytes", text, wal::SEGMENT_BYTES_MIN as usize)?;

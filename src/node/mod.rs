@@ -255,7 +255,7 @@ impl Node {
                     tracing::warn!("{addr} asks for an encrypted connection, which is not supported");
                     self.admit_client(id, addr, Some("ERR TLS is not supported"), time);
                 }
-                Some(ConnectionOwner::Clients(addr)) => match self.crew.deal_client(self.loading.has_not_begun()) {
+                Some(ConnectionOwner::Clients(addr)) => match self.crew.deal_client(self.is_born()) {
                     Some(worker) => return self.outputs.push(Output::HandOver(id, worker)),
                     None => self.admit_client(id, addr, None, time),
                 },

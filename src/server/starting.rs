@@ -242,7 +242,7 @@ impl StartingServer {
                 stopping: self.stopping.clone(),
                 progress: self.progress.clone(),
                 ticked_ms: Ms(0),
-                facts_ms: self.facts_ms,
+                facts_ms: Ms(0),
                 max_clients: self.max_clients,
                 segments: 0,
                 free: u64::MAX,

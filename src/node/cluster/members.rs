@@ -15,6 +15,8 @@ use groups::membership::{ChangeKind, MemberInfo};
 use groups::{Counter, Group, GroupId, MembershipChange, Ms, NodeId};
 use std::collections::BTreeMap;
 
+/// Time for which another worker's reason why a change is impossible may pass.
+const OTHERS_MS: Ms = Ms(5_000);
 /// Maximum number of groups with a change in flight.
 const CHANGES_MAX: usize = 32;
 /// A change is given up if it makes no progress and its command is not repeated for this long.
@@ -35,6 +37,8 @@ pub(in crate::node) struct MemberChanges {
     job: Option<Job>,
     asked_ms: Ms,
     listed_ms: Option<Ms>,
+    /// At the first worker: the change that was asked for last, and when it was first.
+    begun: Option<(Goal, Ms)>,
     /// The node that the last change adds.
     info: Option<MemberInfo>,
     /// At the first worker: the last reports of the other workers about the change that was asked for last.
@@ -133,6 +137,7 @@ impl MemberChanges {
         let own = self.pursue(&goal, joining, cx);
         match self.with_others(&goal, own, cx) {
             Ok(None) => {
+                self.begun = None;
                 self.reports.clear();
                 Reply::Ok
             }
@@ -153,7 +158,17 @@ impl MemberChanges {
             return Ok(own.map(|report| report.text()));
         }
         self.reports.retain(|_, report| report.goal == *goal);
-        if let Some(error) = self.reports.values().find_map(|report| report.error.clone()) {
+        let now_ms = cx.time.mono_ms();
+        let begun_ms = match &self.begun {
+            Some((begun, at_ms)) if begun == goal => *at_ms,
+            _ => now_ms,
+        };
+        self.begun = Some((goal.clone(), begun_ms));
+        // The links of the other workers to a new node may be some moments younger than this worker's.
+        if let Some(error) = self.reports.values().find_map(|report| report.error.clone())
+            && now_ms >= begun_ms + OTHERS_MS
+        {
+            (self.begun, self.job) = (None, None);
             self.reports.clear();
             return Err(error);
         }
@@ -168,7 +183,8 @@ impl MemberChanges {
         let groups = cx.engine.owned().len();
         let own = own.unwrap_or(ChangeReport::done(goal.clone(), groups));
         let (done, waits_for) = self.reports.values().fold((own.done, own.waits_for), |(done, waits_for), report| {
-            (done + report.done, if waits_for.is_empty() { report.waits_for.clone() } else { waits_for })
+            let theirs = report.error.as_ref().unwrap_or(&report.waits_for);
+            (done + report.done, if waits_for.is_empty() { theirs.clone() } else { waits_for })
         });
         Ok(Some(ChangeReport { goal: goal.clone(), done, groups: cx.engine.all(), waits_for, error: None }.text()))
     }

@@ -75,9 +75,9 @@ impl Crew {
     }
 
     /// At the first worker, which accepts all connections: returns the other worker that serves the next client, if it is
-    /// not this one. Clients are dealt out in turn. Until the node has begun, this worker is alone: `has_not_begun`.
-    pub(super) fn deal_client(&mut self, has_not_begun: bool) -> Option<WorkerId> {
-        if has_not_begun || !self.workers.is_first() {
+    /// not this one. Clients are dealt out in turn. Before the node `is_born`, this worker alone knows what it waits for.
+    pub(super) fn deal_client(&mut self, is_born: bool) -> Option<WorkerId> {
+        if !is_born || !self.workers.is_first() {
             return None;
         }
         let worker = WorkerId(self.next);
