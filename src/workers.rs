@@ -93,12 +93,6 @@ impl Workers {
         self.owner(group) == self.me
     }
 
-    /// Returns how many of `groups` groups belong to this worker.
-    #[must_use]
-    pub fn count_owned(self, groups: u32) -> u32 {
-        (groups + self.count - 1 - self.me.0) / self.count
-    }
-
     /// Returns the groups of this worker, of `groups` groups.
     pub fn owned(self, groups: u32) -> impl Iterator<Item = GroupId> {
         (self.me.0..groups).step_by(self.count as usize).map(GroupId)
@@ -126,7 +120,6 @@ mod tests {
             for me in 0..count {
                 let workers = Workers::new(WorkerId(me), count);
                 let owned: Vec<GroupId> = workers.owned(groups).collect();
-                assert_eq!(owned.len() as u32, workers.count_owned(groups), "{me} of {count}, {groups} groups");
                 assert!(owned.iter().all(|group| workers.owns(*group)));
                 owned.iter().for_each(|group| owners[group.index()] += 1);
                 assert_eq!(workers.others().count() as u32, count - 1);

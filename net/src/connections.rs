@@ -143,7 +143,13 @@ impl Connections {
     }
 
     /// Takes an accepted connection of another event loop. Its input is announced in the next turn.
+    ///
+    /// # Errors
+    /// If too many accepted connections are open, or if the connection cannot be registered. Then it is closed.
     pub(crate) fn adopt(&mut self, detached: Detached, registry: &Registry) -> io::Result<ConnectionId> {
+        if self.accepted >= self.limits.connections_max {
+            return Err(io::Error::other("too many connections are open"));
+        }
         let Detached { transport, input, outbound } = detached;
         let id = self.insert(transport, Phase::Open, registry)?;
         self.accepted += 1;

@@ -201,7 +201,7 @@ impl EventLoop {
     /// Takes an accepted connection of another loop. Its input is announced again.
     ///
     /// # Errors
-    /// If the poller cannot take it. The connection is closed then.
+    /// If too many accepted connections are open, or if the poller cannot take it. The connection is closed then.
     pub fn adopt(&mut self, detached: Detached) -> io::Result<ConnectionId> {
         self.connections.adopt(detached, self.poll.registry())
     }

@@ -461,7 +461,7 @@ impl Node {
         self.engine.has_work(self.ticked_ms) || self.peers.iter().any(peers::Peer::has_room)
     }
 
-    /// Returns true if a turn is due in a millisecond: blocks of checkpoints are taken out, or proposals wait for a sync.
+    /// Returns true if a turn is due in a millisecond: blocks of checkpoints, proposals or replies wait.
     #[must_use]
     pub fn has_work_soon(&self) -> bool {
         self.upkeep.is_checkpointing() || self.engine.holds_proposals() || self.clients.gathers_replies()

@@ -71,11 +71,13 @@ impl Core<'_> {
                 PassedKind::Logged | PassedKind::Upload => {
                     self.engine.queue(group, |out| out.extend_from_slice(body.bytes()), context, deadline_ms);
                 }
+                // A read may wait. It keeps its own bytes, not those of the whole batch.
                 PassedKind::Read | PassedKind::LongRead => {
-                    self.engine.read(Read { group, body: body.shared(), ticket, deadline_ms, verb, since_us, long });
+                    let body = Bytes::copy_from_slice(body.bytes());
+                    self.engine.read(Read { group, body, ticket, deadline_ms, verb, since_us, long });
                 }
                 PassedKind::LongStaleRead => {
-                    let (body, deadline_ms) = (body.shared(), Ms::MAX);
+                    let (body, deadline_ms) = (Bytes::copy_from_slice(body.bytes()), Ms::MAX);
                     self.engine.read_stale(Read { group, body, ticket, deadline_ms, verb, since_us, long });
                 }
                 PassedKind::StaleRead => {

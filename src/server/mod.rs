@@ -49,7 +49,7 @@ use threads::{Notice, Notifier};
 
 /// Interval between look-ups of facts about the process, in milliseconds.
 const FACTS_MS: Ms = Ms(1_000);
-/// Maximum sleep of the loop while states are taken out for a checkpoint, a few blocks in each turn.
+/// Maximum sleep of the loop while [`Node::has_work_soon`]: blocks of checkpoints, proposals or replies wait.
 const SHORT_PATIENCE: Duration = Duration::from_millis(1);
 
 /// A node with its sockets and its log.

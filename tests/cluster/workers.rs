@@ -54,6 +54,10 @@ fn every_client_reaches_all_groups_and_hears_of_the_whole_node() {
     }
     assert_eq!(ask(&mut clients[0], "CONFIG SET timeout 77"), "OK");
     clients.iter_mut().for_each(|client| assert_eq!(ask(client, "CONFIG GET timeout"), "timeout 77"));
+    assert_eq!(ask(&mut clients[3], "MULTI"), "OK");
+    assert_eq!(ask(&mut clients[3], "CONFIG SET timeout 78"), "QUEUED");
+    assert!(ask(&mut clients[3], "EXEC").contains("not allowed in a transaction"));
+    clients.iter_mut().for_each(|client| assert_eq!(ask(client, "CONFIG GET timeout"), "timeout 77"));
     assert_eq!(ask(&mut clients[1], &format!("CLIENT KILL ID {}", names[2])), "1");
     let led: u64 = cluster.ids().map(|id| cluster.info(id).number("groups_led")).sum();
     assert_eq!(led, u64::from(GROUPS));

@@ -187,14 +187,14 @@ impl World {
         self.memberships().all(|members| members.was_removed(id))
     }
 
-    /// Draws the next change that the operator requests, if one is possible.
     /// Checks that all groups have made a change that a node calls done.
     fn expect_made(&mut self, node: usize, wanted: &[String]) {
         let id = |at: usize| wanted.get(at).and_then(|word| word.parse().ok()).map_or(NodeId(0), NodeId);
         for group in 0..self.shape.groups as usize {
             let members = self.oracle.members(group);
             let is_made = match wanted[0].as_str() {
-                "ADD" | "PROMOTE" => members.everyone().contains(id(1)),
+                "ADD" => members.everyone().contains(id(1)),
+                "PROMOTE" => members.voters().contains(id(1)),
                 "REMOVE" => !members.everyone().contains(id(1)),
                 "REPLACE" => !members.everyone().contains(id(1)) && members.voters().contains(id(2)),
                 _ => true,
@@ -206,6 +206,7 @@ impl World {
         }
     }
 
+    /// Draws the next change that the operator requests, if one is possible.
     fn wish(&mut self) -> Option<Vec<String>> {
         if !self.are_members_settled() {
             return None;

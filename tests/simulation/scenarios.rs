@@ -57,7 +57,7 @@ const fn scenario(name: &'static str, steps: fn(&mut World) -> Result<(), String
     Scenario { name, steps, nodes, spares, groups, session_ttl_ms, reads, cuts, follows, workers, seeds, is_long }
 }
 
-pub(crate) const SCENARIOS: [Scenario; 64] = [
+pub(crate) const SCENARIOS: [Scenario; 65] = [
     scenario("paused-leader-reads", paused_leader_reads),
     scenario("half-cut-leader-reads", half_cut_leader_reads),
     Scenario { reads: ReadMode::Lease, ..scenario("paused-leader-with-a-lease", leases::paused_leader_with_a_lease) },
@@ -126,6 +126,12 @@ pub(crate) const SCENARIOS: [Scenario; 64] = [
         spares: 1,
         seeds: 20,
         ..scenario("power-fails-when-the-removed-node-stops", members::power_fails_when_the_removed_node_stops)
+    },
+    Scenario {
+        spares: 1,
+        workers: 4,
+        seeds: 20,
+        ..scenario("removed-with-workers-without-groups", members::power_fails_when_the_removed_node_stops)
     },
     Scenario { cuts: true, spares: 2, ..scenario("caught-up-by-strangers", cut::caught_up_by_strangers) },
     Scenario { spares: 2, ..scenario("birth-record-from-strangers", members::birth_record_from_strangers) },

@@ -18,7 +18,8 @@ use std::net::SocketAddr;
 /// Maximum bytes of a reply that is never dropped, however much output waits for its client: the error in its place
 /// would save little.
 const SMALL_REPLY_BYTES: usize = 256;
-/// Maximum time for which a reply waits for others to the same client, and maximum bytes that wait.
+/// Time for which a reply waits for others to the same client while turns follow each other (a loop that sleeps wakes after
+/// a millisecond), and maximum bytes that wait.
 const GATHER_US_MAX: Us = Us(200);
 const GATHER_BYTES_MAX: usize = 16 << 10;
 const DROPPED: Reply<'static> =

@@ -4,6 +4,7 @@
 use super::backend::{Backend, Request};
 use super::client::{Client, RequestOutcome};
 use super::routing::Known;
+use super::whole::asks_other_workers;
 use super::{Clients, Time};
 use crate::admin::hello;
 use crate::config::{ARGS_MAX, LOCAL_REPLY_BYTES_MAX, OUT_OF_MEMORY, QUEUED_WORD_BYTES};
@@ -124,6 +125,7 @@ impl Clients {
             let reply = match queued.spec.class {
                 Class::Transaction => Reply::Ok, // UNWATCH; the others are never queued
                 Class::Connection | Class::Admin | Class::Cluster if left == 0 => TOO_LARGE,
+                _ if asks_other_workers(queued.spec, node.workers()) => Reply::error(NOT_IN_MULTI),
                 Class::Connection | Class::Admin | Class::Cluster => {
                     let request = Request { words, bytes: multi.bytes, buffer: &Bytes::new() };
                     let reply = self.own(client, queued.spec, request, node, time);

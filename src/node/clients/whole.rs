@@ -11,7 +11,7 @@ use crate::kv::table::{self, Spec, Verb};
 use crate::node::crew::Told;
 use crate::node::facts::WorkerFacts;
 use crate::node::ticket::ClientTicket;
-use crate::workers::WorkerId;
+use crate::workers::{WorkerId, Workers};
 use bytes::Bytes;
 use std::borrow::Cow;
 
@@ -87,6 +87,11 @@ fn concern(spec: &Spec) -> Concern {
         Verb::PaxoiMember => Concern::First,
         _ => Concern::Own,
     }
+}
+
+/// Returns true if other workers take part in the command. EXEC does not wait for them, so it refuses such a command.
+pub(super) fn asks_other_workers(spec: &Spec, workers: Workers) -> bool {
+    workers.count() > 1 && matches!(concern(spec), Concern::Parts | Concern::First)
 }
 
 fn is_list(words: &[&[u8]]) -> bool {

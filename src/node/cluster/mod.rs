@@ -169,15 +169,18 @@ impl Cluster {
         }
         let me = cx.identity.node;
         let own = Roster::of_all(cx.engine.groups().map(Group::membership));
-        cx.ports.crew.tell_roster(own.as_ref());
+        if !loads {
+            cx.ports.crew.tell_roster(own.as_ref());
+        }
         let mut roster = cx.ports.crew.join_rosters(own)?;
         let is_everywhere = cx.engine.groups().all(|group| group.membership().everyone().contains(me));
         if !is_everywhere {
             // Until this node has learned that it joined, its groups do not know the present members.
             roster.add(&cx.identity.joined);
         }
+        let groups = cx.identity.birth.as_ref().map_or(0, |birth| birth.groups);
         let peers = &cx.ports.peers;
-        if loads || !cx.ports.crew.knows_all_rosters() {
+        if loads || !cx.ports.crew.knows_all_rosters(groups) {
             let linked: Vec<MemberInfo> =
                 peers.linked().filter_map(|peer| peers.roster().info(peer.id()).cloned()).collect();
             roster.allow_for_unknown(&linked);

@@ -187,9 +187,10 @@ impl Crew {
         all
     }
 
-    /// Returns true if all other workers have told the members of their groups.
-    pub(super) fn knows_all_rosters(&self) -> bool {
-        self.workers.others().all(|other| self.exchanges[other.index()].roster.is_some())
+    /// Returns true if all other workers have told the members of their groups. Of `groups` groups, a worker may have none.
+    pub(super) fn knows_all_rosters(&self, groups: u32) -> bool {
+        let mut others = self.workers.others().filter(|other| other.0 < groups);
+        others.all(|other| self.exchanges[other.index()].roster.is_some())
     }
 
     /// Returns the number of passed commands that are not answered.

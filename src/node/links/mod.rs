@@ -159,7 +159,11 @@ impl Links {
     fn worker_of(&mut self, id: ConnectionId, input: &BytesMut, node: &impl Receiver) -> Option<WorkerId> {
         let ours = node.context().config.workers;
         let is_new = self.all.find(id).is_some_and(|link| link.peer.is_none() && link.dialled.is_none());
-        if ours.count() == 1 || !ours.is_first() || !is_new || input.len() > NODE_MESSAGE_BYTES_MAX {
+        if ours.count() == 1 || !ours.is_first() || !is_new {
+            return None;
+        }
+        // The copy is for a whole frame only: a sender may bring it byte by byte.
+        if input.len() > NODE_MESSAGE_BYTES_MAX || frame::needed(input) > 0 {
             return None;
         }
         let frame = frame::decode(&mut input.clone(), NODE_MESSAGE_BYTES_MAX).ok()??;
@@ -253,6 +257,9 @@ impl Links {
             return self.on_contact_hello(id, hello);
         }
         if let Some(address) = hello.joins.as_ref().filter(|_| node.is_born() && hello.cluster.is_none()) {
+            if !node.context().config.workers.is_first() {
+                return refuse(false, "the first worker takes requests to join".to_owned());
+            }
             if node.context().is_loading {
                 return refuse(false, loads(node.context().identity.node));
             }

@@ -200,6 +200,10 @@ impl Upkeep {
             cx.engine.gathered_lsn()
         };
         self.checkpoints.set_trimming(below, lsn);
+        if lsn <= cx.engine.durable_lsn() {
+            // Nothing of this worker counts in the old segments, and it may log nothing more for a long time.
+            self.on_durable(lsn, cx);
+        }
     }
 
     /// Notes that the log is durable up to `lsn`: old segments may be removed now. With several workers, this one needs

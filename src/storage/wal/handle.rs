@@ -140,7 +140,7 @@ impl LogHandle {
         self.next_lsn
     }
 
-    /// Hands a batch to the log thread; `on_durable` will name its lsn.
+    /// Hands a batch to the log thread; `on_durable` will name its lsn and that of its frame.
     ///
     /// # Panics
     /// If the number of the batch is not above those before it, or if the limit [`BATCHES_QUEUED_MAX`] per worker is
@@ -153,7 +153,7 @@ impl LogHandle {
             // After a fatal error the log thread is gone, and nothing reports this batch as durable.
             Ok(()) | Err(TrySendError::Disconnected(_)) => {}
             Err(TrySendError::Full(_)) => {
-                panic!("more than {BATCHES_QUEUED_MAX} batches of each worker wait for the log")
+                panic!("more than {BATCHES_QUEUED_MAX} batches per worker wait for the log")
             }
         }
     }

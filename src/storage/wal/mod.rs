@@ -6,7 +6,7 @@
 //! record          what the records say
 //! scan            walks frames, tells torn from rotten    index     which segment holds which instances of a group
 //! recovery        scan, visit, repair, then append        reader    chosen values of one group, off the event loop
-//! writer          one write and one sync per batch        inspect   prints `paxoi inspect log`
+//! writer          one write and one sync per frame        inspect   prints `paxoi inspect log`
 //! handle          the threads around writer and reader    trim      removes segments that count no more
 //! shared          batches of several workers, one frame   follow    reads a log again, behind the first reader
 //! preallocation   keeps segments ready to use             status    counters, and whether there is space
@@ -105,7 +105,7 @@ impl fmt::Display for Lsn {
     }
 }
 
-/// Records that become durable together: one frame, one write, one sync.
+/// Records of one worker that become durable together, in one frame.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// The first batch after opening has at least [`LogHandle::next_lsn`]. Each later one of the same worker is higher;

@@ -1,4 +1,4 @@
-//! Appends frames: one write and one sync for each batch. The writer never waits for space and has no thread, so that
+//! Appends frames: one write and one sync for each. The writer never waits for space and has no thread, so that
 //! the simulator can drive it. In a server, the log thread of `handle` runs it.
 
 use super::format::{
