@@ -86,7 +86,7 @@ impl Shard {
 
     /// Returns the number of groups of the cluster.
     #[must_use]
-    pub fn all(&self) -> usize {
+    pub fn group_count(&self) -> usize {
         self.replicas.len()
     }
 

@@ -29,18 +29,18 @@ impl fmt::Display for WorkerId {
     }
 }
 
-/// The default is the only worker of a node.
-impl Default for Workers {
-    fn default() -> Workers {
-        Workers::ONE
-    }
-}
-
 /// One worker among the workers of its node. Their number is a power of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Workers {
     me: WorkerId,
     count: u32,
+}
+
+/// The default is the only worker of a node.
+impl Default for Workers {
+    fn default() -> Workers {
+        Workers::ONE
+    }
 }
 
 impl Workers {

@@ -40,7 +40,7 @@ const LAYERS: [(&str, &[&str]); 29] = [
     ("gate", &["storage"]),
     ("identity", &["kv", "storage"]),
     ("shard", &["kv", "storage"]),
-    ("recovery", &["background", "config", "kv", "routing", "shard", "storage"]),
+    ("recovery", &["background", "config", "kv", "routing", "shard", "storage", "workers"]),
     ("admin", &["endpoint", "kv", "routing", "size"]),
     (
         "node",
@@ -102,7 +102,7 @@ const LAYERS: [(&str, &[&str]); 29] = [
 /// The components of the node, each with the modules of the node that it may name, besides types of the node itself
 /// such as `Time`.
 const COMPONENTS: [(&str, &[&str]); 7] = [
-    ("clients", &["connection_table", "crew", "facts", "ticket"]),
+    ("clients", &["connection_table", "facts", "ticket"]),
     ("cluster", &["cluster_time", "crew", "engine", "links", "output", "peers", "ticket", "wire", "ports"]),
     ("crew", &["clients", "cluster", "facts", "output", "peers", "ticket"]),
     ("engine", &["ticket", "wire"]),

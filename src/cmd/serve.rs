@@ -247,7 +247,7 @@ impl ServeArgs {
     }
 }
 
-/// Returns the first of so many workers.
+/// Returns the first of `count` workers.
 fn worker_count(count: u32) -> anyhow::Result<Workers> {
     Workers::checked(WorkerId::FIRST, count)
         .ok_or_else(|| usage(format!("--workers {count}: give a power of two from 1 to {WORKERS_MAX}")))

@@ -107,7 +107,7 @@ impl Core<'_> {
             [_, _] => None,
             [_, _, index] => {
                 let index = std::str::from_utf8(index).ok().and_then(|text| text.parse().ok()).map(GroupId);
-                let Some(group) = index.filter(|group| group.index() < self.engine.all()) else {
+                let Some(group) = index.filter(|group| group.index() < self.engine.group_count()) else {
                     return Reply::error(
                         "ERR no such group: groups are numbered from 0, and CONFIG GET groups returns their number",
                     );
@@ -156,9 +156,11 @@ impl Core<'_> {
     }
 
     fn cluster_command(&mut self, words: &[&[u8]], time: Time) -> Reply<'static> {
-        let mut leaders = vec![None; self.engine.all()];
-        let all = self.node_facts(ClientsView::default(), time);
-        all.leaders.into_iter().for_each(|(group, leader)| leaders[group.index()] = leader);
+        let mut leaders = vec![None; self.engine.group_count()];
+        let elsewhere = self.ports.crew.facts().flat_map(|other| other.leaders.iter().copied());
+        for (group, leader) in self.leaders_here().chain(elsewhere) {
+            leaders[group.index()] = leader;
+        }
         let nodes = self.names.views(self.identity.node, self.config.announced.as_deref(), self.ports.peers, time);
         let groups = self.group_count();
         let leaders = if leaders.is_empty() { vec![None; groups as usize] } else { leaders };

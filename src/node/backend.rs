@@ -1,9 +1,9 @@
 //! Implements [`Backend`], the interface of the clients to the rest of the node.
 
-use super::clients::{Backend, Submission};
+use super::clients::{Backend, ClientsMessage, Submission};
 use super::cluster::DecisionView;
 use super::core::Core;
-use super::crew::{Load, Told};
+use super::crew::Load;
 use super::engine::{Read, RequestContext};
 use super::facts::WorkerFacts;
 use super::passing::stale_reply;
@@ -59,8 +59,11 @@ impl Backend for Core<'_> {
         self.worker_facts(clients, time)
     }
 
-    fn note_listed(&mut self, time: Time) {
+    fn facts_for_list(&mut self, clients: ClientsView, time: Time) -> WorkerFacts {
         self.cluster.note_listed(time.mono_ms());
+        let view = DecisionView { engine: self.engine, peers: self.ports.peers, me: self.identity.node, time };
+        let members = view.member_counts(std::iter::empty());
+        WorkerFacts { members, ..self.worker_facts(clients, time) }
     }
 
     fn share_load(&mut self, clients: u64, now_ms: Ms) {
@@ -106,15 +109,15 @@ impl Backend for Core<'_> {
     }
 
     fn groups(&self) -> u32 {
-        self.engine.all() as u32
+        self.engine.group_count() as u32
     }
 
     fn workers(&self) -> Workers {
         self.config.workers
     }
 
-    fn tell_worker(&mut self, worker: WorkerId, message: Told) {
-        self.ports.crew.tell(worker, message);
+    fn tell_worker(&mut self, worker: WorkerId, message: ClientsMessage) {
+        self.ports.crew.tell_clients(worker, message);
     }
 
     fn is_here(&self, group: GroupId) -> bool {
@@ -272,8 +275,7 @@ impl Core<'_> {
         let context = RequestContext { ticket, verb, since_us: time.mono_us };
         // Only commands of this node's own clients are uploaded: this node lets the client's next commands wait for the
         // upload. A command that another member passes on is short, and goes into the log whole.
-        let is_own = !matches!(ticket, Ticket::Relayed(_));
-        if is_own && self.is_upload(command, request.bytes) {
+        if !matches!(ticket, Ticket::Relayed(_)) && self.is_upload(command, request.bytes) {
             return self.engine.upload(group, command, request.buffer, context, deadline_ms);
         }
         if self.is_logged(command) {

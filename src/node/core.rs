@@ -116,9 +116,6 @@ impl Core<'_> {
                 self.engine.note_members_changed();
                 self.update_roster(links, time);
             }
-            Told::Wait(_) | Told::EndWait(_) | Told::WaitProgress(..) | Told::Ask(_) | Told::Part(..) => {
-                unreachable!("the clients take these messages")
-            }
             Told::Change(request) => {
                 if self.is_born() && !self.loading.is_loading() {
                     let (cluster, mut cx) = self.cluster(time);
@@ -158,9 +155,9 @@ impl Core<'_> {
 
     /// Notes that the batches up to `lsn` are durable; the frame of the last one has the number `frame`. The sync took
     /// `sync_us`.
-    pub(super) fn on_durable(&mut self, (lsn, frame): (Lsn, Lsn), sync_us: Us, time: Time) {
+    pub(super) fn on_durable(&mut self, lsn: Lsn, frame: Lsn, sync_us: Us, time: Time) {
         self.ports.stats.fsyncs.record(sync_us);
-        self.engine.on_durable((lsn, frame), sync_us, &mut self.ports);
+        self.engine.on_durable(lsn, frame, sync_us, &mut self.ports);
         self.with_upkeep(time, |upkeep, cx| upkeep.on_durable(lsn, cx));
     }
 

@@ -2,7 +2,7 @@
 //! of the client asks the other workers for theirs; see `clients/whole.rs`.
 
 use super::Time;
-use super::cluster::{DecisionView, MemberCount};
+use super::cluster::MemberCount;
 use super::core::Core;
 use super::peers::Peer;
 use crate::admin::info::{ClientsView, KeyspaceView, StorageView, WorkView};
@@ -23,7 +23,7 @@ pub(in crate::node) struct WorkerFacts {
     pub(super) last_failure: String,
     /// The leader of each of the worker's groups, if it is known.
     pub(super) leaders: Vec<(GroupId, Option<NodeId>)>,
-    /// How each node is a member of the worker's groups.
+    /// How each node is a member of the worker's groups, if an operator lists the members.
     pub(super) members: Vec<MemberCount>,
     pub(super) groups_led: u32,
     pub(super) groups_leased: u32,
@@ -70,8 +70,6 @@ impl Core<'_> {
     pub(super) fn worker_facts(&self, clients: ClientsView, time: Time) -> WorkerFacts {
         let groups = || self.engine.groups();
         let count = |is: &dyn Fn(&Group) -> bool| groups().filter(|group| is(group)).count() as u32;
-        let owned = self.engine.owned();
-        let view = DecisionView { engine: self.engine, peers: self.ports.peers, me: self.identity.node, time };
         WorkerFacts {
             clients,
             stats: self.ports.stats.clone(),
@@ -91,8 +89,8 @@ impl Core<'_> {
             },
             storage: self.upkeep.view(u64::from(count(&Group::is_recovering))),
             last_failure: self.upkeep.last_failure().to_owned(),
-            leaders: owned.iter().map(|group| (*group, self.leader_of(*group))).collect(),
-            members: view.member_counts(std::iter::empty()),
+            leaders: self.leaders_here().collect(),
+            members: Vec::new(),
             groups_led: count(&|group| group.leads().is_some()),
             groups_leased: count(&|group| self.engine.holds_lease(group.id(), &self.ports, time)),
             groups_leaderless: self.engine.leaderless() as u32,
@@ -104,6 +102,11 @@ impl Core<'_> {
             relayed: self.ports.relays.sent_total(),
             busy_per_mille: self.upkeep.load_per_mille(),
         }
+    }
+
+    /// Returns the leader of each group of this worker, if it is known.
+    pub(super) fn leaders_here(&self) -> impl Iterator<Item = (GroupId, Option<NodeId>)> {
+        self.engine.owned().iter().map(|group| (*group, self.leader_of(*group)))
     }
 
     /// Returns the leader of a group of this worker. For a group that is not rebuilt yet, the highest claim of a member

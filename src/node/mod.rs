@@ -11,6 +11,7 @@
 //! upkeep     checkpoints, transfers, ranges of the log       relay         commands that another member executes
 //! names      the members' addresses for clients              durability    durable log positions of other members
 //! loading    the start, while groups are rebuilt             cluster_time  unix time by a majority's clocks
+//! crew       the exchange with the node's other workers
 //! ```
 //!
 //! These parts connect them:
@@ -21,6 +22,7 @@
 //! ports      the parts that the engine may use                     refusals   why a command is not tried
 //! output     actions outside of the node, and their drivers        wire       messages between nodes
 //! admin      the node's answers about itself                       ticket     the address of a reply
+//! passing    commands for groups of other workers                  facts      what INFO tells, of each worker
 //! ```
 
 mod admin;
@@ -31,7 +33,7 @@ mod cluster;
 mod cluster_time;
 mod connection_table;
 mod core;
-pub mod crew;
+mod crew;
 mod durability;
 mod engine;
 mod facts;
@@ -70,7 +72,7 @@ use bytes::BytesMut;
 use clients::Clients;
 use cluster::Cluster;
 use cluster_time::ClusterTime;
-use crew::Crew;
+use crew::{Content, Crew};
 use durability::Durability;
 use engine::Engine;
 use groups::{GroupId, Ms, Us};
@@ -266,7 +268,7 @@ impl Node {
             let (clients, _, mut core) = self.parts();
             clients.input(id, input, unsent, &mut core, time);
         } else if !self.links.has(id) {
-            if !self.outputs.hand_over(id) {
+            if !self.outputs.hands_over(id) {
                 input.clear();
             }
         } else if self.loading.has_not_begun() {
@@ -396,7 +398,7 @@ impl Node {
             Completion::Connected(id) => links.say_hello(id, &mut core),
             Completion::Resolved(name, ip) => core.names.on_resolved(&name, ip),
             Completion::Stored(record) => core.on_stored(record, links, time),
-            Completion::Durable { lsn, frame, sync_us } => core.on_durable((lsn, frame), sync_us, time),
+            Completion::Durable { lsn, frame, sync_us } => core.on_durable(lsn, frame, sync_us, time),
             Completion::Scrubbed(findings) => core.upkeep.scrubbed(&findings, core.engine.owned()),
             Completion::Unread(range) => core.ports.ranges.put_back(range),
             Completion::Read(range, values) => {
@@ -406,12 +408,10 @@ impl Node {
                 core.with_upkeep(time, |upkeep, cx| upkeep.on_checkpoint_result(result, cx));
             }
             Completion::Transfer(result) => core.with_upkeep(time, |upkeep, cx| upkeep.on_transfer_result(result, cx)),
-            Completion::Told(from, WorkerMessage(message)) => {
+            Completion::Told(from, WorkerMessage(Content::Rest(message))) => core.on_told(from, message, links, time),
+            Completion::Told(from, WorkerMessage(Content::Clients(message))) => {
                 let (clients, _, mut core) = self.parts();
-                if let Some(message) = clients.on_told(from, message, &mut core, time) {
-                    let (links, mut core) = self.core();
-                    core.on_told(from, message, links, time);
-                }
+                clients.on_message(from, message, &mut core, time);
             }
             Completion::DroppableSegments(droppable) => core.with_upkeep(time, |upkeep, cx| upkeep.trim(droppable, cx)),
         }

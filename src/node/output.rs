@@ -127,7 +127,7 @@ impl Outputs {
     }
 
     /// Returns true if a connection is handed over to another worker in this turn: its input is for that worker.
-    pub(super) fn hand_over(&self, connection: ConnectionId) -> bool {
+    pub(super) fn hands_over(&self, connection: ConnectionId) -> bool {
         self.queue.iter().any(|output| matches!(output, Output::HandOver(id, _) if *id == connection))
     }
 

@@ -62,13 +62,14 @@ impl Core<'_> {
             let PassedCommand { group, verb, since_us, .. } = passed;
             let context = RequestContext { ticket, verb, since_us };
             let deadline_ms = time.mono_ms() + self.config.client_timeout_ms;
-            let is_stale = matches!(passed.kind, PassedKind::StaleRead | PassedKind::LongStaleRead);
-            if passed.kind == PassedKind::Upload || (self.ports.relays.to().is_some() && !is_stale) {
+            let is_relayed = self.ports.relays.to().is_some() && !passed.kind.is_stale();
+            let long = passed.kind.is_long();
+            if is_relayed {
                 return self.take_decoded(&passed, &body.shared(), ticket, time);
             }
-            let long = matches!(passed.kind, PassedKind::LongRead | PassedKind::LongStaleRead);
             match passed.kind {
-                PassedKind::Logged | PassedKind::Upload => {
+                PassedKind::Upload => self.take_decoded(&passed, &body.shared(), ticket, time),
+                PassedKind::Logged => {
                     self.engine.queue(group, |out| out.extend_from_slice(body.bytes()), context, deadline_ms);
                 }
                 // A read may wait. It keeps its own bytes, not those of the whole batch.
@@ -112,9 +113,12 @@ impl Core<'_> {
         if !self.engine.has(passed.group) {
             return Some(self.missing_refusal());
         }
-        let is_stale = matches!(passed.kind, PassedKind::StaleRead | PassedKind::LongStaleRead);
         let bytes = passed.request_bytes as usize;
-        if is_stale { None } else { self.ports.refusals(self.engine).of_group(passed.group, passed.writes, bytes) }
+        if passed.kind.is_stale() {
+            None
+        } else {
+            self.ports.refusals(self.engine).of_group(passed.group, passed.writes, bytes)
+        }
     }
 
     /// Takes the replies to commands that this worker has passed on.

@@ -161,7 +161,9 @@ impl Receiver for Core<'_> {
                 self.engine.connect(from, &ready.groups, &mut self.ports);
             }
             NodeMessage::DurablePositionQuery(groups) => self.on_durable_position_query(from, &groups),
-            NodeMessage::Durable(positions) => self.durability.on_positions(from, &positions, self.engine.all()),
+            NodeMessage::Durable(positions) => {
+                self.durability.on_positions(from, &positions, self.engine.group_count());
+            }
             NodeMessage::Relay(relay) => self.on_relay(id, from, &relay, time),
             NodeMessage::Relayed(relayed) => {
                 if let Some((context, reply)) = self.ports.relays.on_reply(&relayed) {
@@ -191,7 +193,7 @@ impl Receiver for Core<'_> {
         time: Time,
     ) -> Result<(), String> {
         if !self.engine.has(group) {
-            if group.index() >= self.engine.all() {
+            if group.index() >= self.engine.group_count() {
                 self.ports.peers.skip_group();
             }
             return Ok(());
@@ -285,7 +287,7 @@ impl Core<'_> {
     /// Handles a member's query for the instances up to which this node's log is durable in these groups. The answer is
     /// sent when all records gathered so far are durable.
     fn on_durable_position_query(&mut self, from: NodeId, groups: &[GroupId]) {
-        let loaded = groups.iter().take(self.engine.all()).filter(|group| self.engine.has(**group));
+        let loaded = groups.iter().take(self.engine.group_count()).filter(|group| self.engine.has(**group));
         let next = loaded.map(|group| (*group, self.engine.group(*group).next())).collect();
         self.durability.owe(from, self.engine.gathered_lsn(), Positions { next });
         self.durability.send_due(self.engine.durable_lsn(), self.ports.peers);

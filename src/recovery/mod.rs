@@ -20,6 +20,7 @@ use crate::shard::{Replica, Shard};
 use crate::storage::checkpoint::{self, Catalog, CheckpointError, CheckpointSequence, CheckpointSet, Header};
 use crate::storage::disk::Disk;
 use crate::storage::wal::{LogError, Logged, Record, RecordKind, Visit};
+use crate::workers::{WorkerId, Workers};
 use groups::{Clock, GroupId, Instance};
 use std::io;
 use thiserror::Error;
@@ -96,7 +97,21 @@ pub struct RebuildResult {
     pub restored: CheckpointLoadSummary,
 }
 
+/// Divides rebuilt groups among the `count` workers of a node. Each of them gets a part, even if it is empty.
+pub fn divide(mut replicas: Vec<(GroupId, Replica)>, count: u32) -> impl Iterator<Item = Vec<(GroupId, Replica)>> {
+    (0..count).map(move |me| {
+        let workers = Workers::new(WorkerId(me), count);
+        replicas.extract_if(.., |(group, _)| workers.owns(*group)).collect()
+    })
+}
+
 impl EmptyShard {
+    /// Adds the empty groups of another worker of the same node.
+    pub fn add(&mut self, mut other: EmptyShard) {
+        self.replicas.append(&mut other.replicas);
+        self.replicas.sort_unstable_by_key(|(group, _)| *group);
+    }
+
     /// Opens the checkpoint set in `disk`; returns `None` before the cluster's birth.
     ///
     /// # Errors

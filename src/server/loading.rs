@@ -9,7 +9,6 @@ use crate::shard::Replica;
 use crate::storage::checkpoint::Catalog;
 use crate::storage::disk::Disk;
 use crate::storage::wal::{Hooks, Log, LogError, LogHandle, LogOptions, LogRecoverySummary, Record, Visit};
-use crate::workers::{WorkerId, Workers};
 use anyhow::{Context, bail};
 use groups::{Clock, GroupId};
 use std::sync::Arc;
@@ -85,12 +84,9 @@ impl Loading {
     }
 
     /// Gives each worker its groups. A worker without groups hears of the portion, too: it begins with the first one.
-    fn give_groups(&self, mut replicas: Vec<(GroupId, Replica)>) {
-        for (me, worker) in self.workers.iter().enumerate() {
-            let workers = Workers::new(WorkerId(me as u32), self.workers.len() as u32);
-            let own = replicas.extract_if(.., |(group, _)| workers.owns(*group)).collect();
-            worker.tell(Notice::Groups(own));
-        }
+    fn give_groups(&self, replicas: Vec<(GroupId, Replica)>) {
+        let parts = recovery::divide(replicas, self.workers.len() as u32);
+        self.workers.iter().zip(parts).for_each(|(worker, own)| worker.tell(Notice::Groups(own)));
     }
 
     fn on_log(

@@ -243,7 +243,7 @@ impl Server {
                 ..process_facts()
             };
             self.front.node.set_facts(facts);
-            if self.front.node.is_loading() {
+            if self.front.node.is_loading() && self.worker == WorkerId::FIRST {
                 tell_progress(&self.progress);
             }
         }

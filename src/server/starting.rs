@@ -167,9 +167,8 @@ impl StartingServer {
         };
         let mut empty_shard = self.front.node.begin_rebuild();
         for other in &mut self.others {
-            empty_shard.replicas.append(&mut other.node.begin_rebuild().replicas);
+            empty_shard.add(other.node.begin_rebuild());
         }
-        empty_shard.replicas.sort_unstable_by_key(|(group, _)| *group);
         let hooks = hooks(workers.to_vec(), self.progress.clone());
         let work = move || loading.run(empty_shard, hooks);
         Builder::new().name("paxoi-start".to_owned()).spawn(work).context("cannot start a thread")?;

@@ -1,5 +1,5 @@
-//! The event loops of one node, side by side: what they give each other, and their threads. Each worker has a mailbox,
-//! into which the others put messages and connections. A message costs a lock that is hardly ever contended, and a system
+//! What the event loops of one node give each other. Each worker has a mailbox, into which the others put messages and
+//! connections. A message costs a lock that is hardly ever contended, and a system
 //! call only if the receiver sleeps.
 //!
 //! A mailbox has no limit of its own. The node bounds what its workers have in flight to each other.

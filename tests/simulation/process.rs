@@ -315,8 +315,7 @@ impl Process {
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let (first, others) = nodes.split_first_mut().expect("there is a worker");
         let mut empty = first.begin_rebuild();
-        others.iter_mut().for_each(|node| empty.replicas.append(&mut node.begin_rebuild().replicas));
-        empty.replicas.sort_by_key(|(group, _)| *group);
+        others.iter_mut().for_each(|node| empty.add(node.begin_rebuild()));
         recovery::tidy(&*disk).map_err(|error| error.to_string())?;
         let checkpoint_set = empty.checkpoint_set(&*disk).map_err(|error| error.to_string())?;
         let (progress, secret) = (RecoveryProgress::default(), random.next());
@@ -333,40 +332,8 @@ impl Process {
         let recovering = rebuilt.shard.groups().filter(|group| group.is_recovering()).count();
         let kept = rebuilt.restored.kept.iter().map(|(group, instance, _)| (*group, *instance)).collect();
         let lsn = writer.next_lsn().preceding();
-        let worker = |(me, node)| RunningWorker {
-            node,
-            inbox: Vec::new(),
-            turn_us: None,
-            ticked_ms: Ms(0),
-            turned_us: time.mono_us,
-            checkpoint_worker: CheckpointWorker::new(disk.clone(), Packing::Lz4),
-            checkpoint_tasks: VecDeque::new(),
-            transfer_worker: TransferWorker::new(disk.clone(), Workers::new(WorkerId(me), count)),
-            transfer_tasks: VecDeque::new(),
-        };
-        let (batch_sender, batches) = sync_channel(count as usize);
-        let none = || (0..count).map(|_| (VecDeque::new(), 0)).collect();
-        let mut life = RunningProcess {
-            number: self.starts,
-            reader: writer.reader(),
-            workers: (0..count).zip(nodes).map(worker).collect(),
-            loading: Some(Loading::new(rebuilt, lsn, now_us, shape.loading_us_max, Random::new(life))),
-            writer,
-            marked: false,
-            batches: BatchQueue::new(batches),
-            batch_sender,
-            syncing: None,
-            synced_us: 0,
-            stopped: false,
-            effects_left: None,
-            handles: BTreeMap::new(),
-            letters: (0..count).map(|_| none()).collect(),
-            draining: BTreeSet::new(),
-            ended: BTreeSet::new(),
-            late: BTreeMap::new(),
-            free: Vec::new(),
-            generation: 0,
-        };
+        let loading = Loading::new(rebuilt, lsn, now_us, shape.loading_us_max, Random::new(life));
+        let mut life = RunningProcess::new(self.starts, nodes, loading, writer, &disk, time);
         if shape.loading_us_max == 0 {
             life.load(now_us, time);
         }
@@ -435,6 +402,52 @@ fn compare(backup: &Result<Shard, String>, started: &Shard) -> Result<(), String
 }
 
 impl RunningProcess {
+    /// Returns a process with these workers, to which nothing has happened.
+    fn new(
+        number: u64,
+        nodes: Vec<Node>,
+        loading: Loading,
+        writer: Writer,
+        disk: &Arc<dyn Disk>,
+        time: Time,
+    ) -> RunningProcess {
+        let count = nodes.len() as u32;
+        let worker = |(me, node)| RunningWorker {
+            node,
+            inbox: Vec::new(),
+            turn_us: None,
+            ticked_ms: Ms(0),
+            turned_us: time.mono_us,
+            checkpoint_worker: CheckpointWorker::new(disk.clone(), Packing::Lz4),
+            checkpoint_tasks: VecDeque::new(),
+            transfer_worker: TransferWorker::new(disk.clone(), Workers::new(WorkerId(me), count)),
+            transfer_tasks: VecDeque::new(),
+        };
+        let (batch_sender, batches) = sync_channel(count as usize);
+        let none = || (0..count).map(|_| (VecDeque::new(), 0)).collect();
+        RunningProcess {
+            number,
+            reader: writer.reader(),
+            workers: (0..count).zip(nodes).map(worker).collect(),
+            loading: Some(loading),
+            writer,
+            marked: false,
+            batches: BatchQueue::new(batches),
+            batch_sender,
+            syncing: None,
+            synced_us: 0,
+            stopped: false,
+            effects_left: None,
+            handles: BTreeMap::new(),
+            letters: (0..count).map(|_| none()).collect(),
+            draining: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            late: BTreeMap::new(),
+            free: Vec::new(),
+            generation: 0,
+        }
+    }
+
     /// Returns a number for a new connection: a small position, and above it a count that never repeats.
     pub(crate) fn handle(&mut self) -> ConnectionId {
         let position = self.free.pop().unwrap_or(self.handles.len() as u32);
@@ -458,12 +471,8 @@ impl RunningProcess {
             if let Some(lsn) = loading.lsn.take() {
                 let peers = std::mem::take(&mut loading.rebuilt.peers);
                 nodes.for_each(|node| node.log_read(&peers, &loading.rebuilt.catalog, lsn));
-            } else if let Some(mut replicas) = loading.parts.pop() {
-                for (me, node) in (0..count).zip(nodes) {
-                    let workers = Workers::new(WorkerId(me), count);
-                    let own = replicas.extract_if(.., |(group, _)| workers.owns(*group)).collect();
-                    node.groups_rebuilt(own, time);
-                }
+            } else if let Some(replicas) = loading.parts.pop() {
+                nodes.zip(recovery::divide(replicas, count)).for_each(|(node, own)| node.groups_rebuilt(own, time));
             } else {
                 return nodes.for_each(|node| node.all_rebuilt(&loading.rebuilt.restored, time));
             }

@@ -1,6 +1,7 @@
 //! The interface between the clients and the rest of the node. Clients ask for admission, submit commands with a
 //! ticket, and get each reply by its ticket later. They see no group, no log and no peer.
 
+use super::messages::ClientsMessage;
 use crate::admin::info::ClientsView;
 use crate::admin::stats::Stats;
 use crate::config::NodeConfig;
@@ -8,7 +9,6 @@ use crate::kv::ParseContext;
 use crate::kv::command::Command;
 use crate::kv::reply::Reply;
 use crate::kv::table::Spec;
-use crate::node::crew::Told;
 use crate::node::facts::WorkerFacts;
 use crate::node::ticket::{ClientTicket, Ticket};
 use crate::node::{Output, Time};
@@ -59,8 +59,8 @@ pub(in crate::node) trait Backend {
     fn parse_context(&self, seed: u64, time: Time) -> ParseContext;
     /// Returns the facts about this worker; `clients` are those about its clients.
     fn facts(&self, clients: ClientsView, time: Time) -> WorkerFacts;
-    /// Notes that an operator lists the members at the first worker.
-    fn note_listed(&mut self, time: Time);
+    /// Notes that an operator lists the members at the first worker. Returns the facts with the counts of members.
+    fn facts_for_list(&mut self, clients: ClientsView, time: Time) -> WorkerFacts;
     /// Tells the other workers how many clients are connected here, and the memory that is used, once in a while.
     fn share_load(&mut self, clients: u64, now_ms: Ms);
     /// Returns the number of clients that are connected to the other workers, as they have said last.
@@ -84,8 +84,8 @@ pub(in crate::node) trait Backend {
     fn groups(&self) -> u32;
     /// Returns this worker among the workers of the node.
     fn workers(&self) -> Workers;
-    /// Gives another worker a message.
-    fn tell_worker(&mut self, worker: WorkerId, message: Told);
+    /// Gives the clients' part of another worker a message.
+    fn tell_worker(&mut self, worker: WorkerId, message: ClientsMessage);
     /// Returns true if the group belongs to another worker of this node, which carries its commands out.
     fn is_elsewhere(&self, group: GroupId) -> bool {
         !self.workers().owns(group)

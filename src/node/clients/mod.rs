@@ -6,12 +6,13 @@
 //! replies       replies in order                   routing       commands to one group, or in parts to several
 //! pause         CLIENT PAUSE                       transactions  MULTI, EXEC and the requests between them
 //! waits         WAIT and WAITAOF                   own           commands about the connection itself
-//! whole         commands about the whole node, if it has several workers
+//! whole         commands about the whole node        messages      between the clients' parts of several workers
 //! backend       the interface of the clients to the rest of the node
 //! ```
 
 mod backend;
 mod client;
+mod messages;
 mod own;
 mod pause;
 mod replies;
@@ -24,6 +25,7 @@ mod waits;
 mod whole;
 
 pub(super) use backend::{Backend, Request, Submission};
+pub(super) use messages::ClientsMessage;
 pub(super) use routing::encoded;
 
 use super::connection_table::ConnectionTable;
@@ -42,9 +44,7 @@ use net::resp::request::{RequestError, RequestLimits, RequestParser};
 use pause::Pause;
 use std::net::SocketAddr;
 use waits::Waits;
-pub(super) use waits::{WaitId, WaitProgress, WaitRequest};
 use whole::WholeNode;
-pub(super) use whole::{AskId, Part, Question};
 
 /// Maximum bytes of memory that a client's empty output may keep.
 const IDLE_OUTPUT_BYTES: usize = 64 << 10;

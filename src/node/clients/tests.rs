@@ -5,7 +5,6 @@ use crate::admin::stats::Stats;
 use crate::kv::ParseContext;
 use crate::kv::command::Command;
 use crate::kv::table::{self, Spec};
-use crate::node::crew::Told;
 use crate::node::facts::WorkerFacts;
 use crate::node::ticket::Ticket;
 use crate::storage::wal::Lsn;
@@ -76,7 +75,9 @@ impl Backend for Rest {
     fn facts(&self, _clients: ClientsView, _time: Time) -> WorkerFacts {
         unreachable!("there is one worker")
     }
-    fn note_listed(&mut self, _time: Time) {}
+    fn facts_for_list(&mut self, _clients: ClientsView, _time: Time) -> WorkerFacts {
+        unreachable!("there is one worker")
+    }
     fn share_load(&mut self, _clients: u64, _now_ms: Ms) {}
     fn clients_elsewhere(&self) -> u64 {
         0
@@ -88,7 +89,7 @@ impl Backend for Rest {
     fn workers(&self) -> Workers {
         Workers::ONE
     }
-    fn tell_worker(&mut self, _worker: WorkerId, _message: Told) {}
+    fn tell_worker(&mut self, _worker: WorkerId, _message: ClientsMessage) {}
     fn is_here(&self, _group: GroupId) -> bool {
         true
     }

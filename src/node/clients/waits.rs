@@ -5,11 +5,11 @@
 
 use super::backend::Backend;
 use super::client::{BlockReason, Client, RequestOutcome};
+use super::messages::ClientsMessage;
 use super::{Clients, Time};
 use crate::admin::hello::{self, Wanted};
 use crate::kv::reply::Reply;
 use crate::kv::table::{Spec, Verb};
-use crate::node::crew::Told;
 use crate::node::ticket::{ClientTicket, RequestNumber};
 use crate::storage::wal::Lsn;
 use crate::workers::WorkerId;
@@ -82,6 +82,8 @@ struct Wait {
     lsn: Lsn,
     /// The groups in which the client wrote, each with its first instance that was not applied yet.
     groups: Vec<(GroupId, Instance)>,
+    /// Number of the groups of other workers in which the client wrote.
+    groups_elsewhere: usize,
     /// The other workers that wait for this client, with the number of the wait there, and their last reports.
     elsewhere: Vec<(WorkerId, WaitId, WaitProgress)>,
     /// For another worker: what it was told last.
@@ -123,7 +125,7 @@ impl Clients {
             }
         };
         let mut wait = Wait::new(client, wanted, node);
-        let is_bounded = self.waits.groups + client.wrote.iter().count() <= WAIT_GROUPS_MAX;
+        let is_bounded = self.waits.groups + wait.size() <= WAIT_GROUPS_MAX;
         if wait.is_done(node, time) || !is_bounded {
             let reply = wait.reply(node, time);
             client.answer_counted(&reply, node);
@@ -136,10 +138,10 @@ impl Clients {
             self.waits.numbered += 1;
             *id = WaitId(self.waits.numbered);
             let groups = client.wrote.iter().filter(|group| node.workers().owner(*group) == *worker).collect();
-            node.tell_worker(*worker, Told::Wait(WaitRequest { id: *id, groups }));
+            node.tell_worker(*worker, ClientsMessage::Wait(WaitRequest { id: *id, groups }));
         }
         (client.blocked, client.info.blocked) = (Some(BlockReason::Replies), true);
-        self.waits.groups += wait.groups.len();
+        self.waits.groups += wait.size();
         self.waits.open.push(wait);
         RequestOutcome::Taken
     }
@@ -206,9 +208,9 @@ impl Clients {
 
     fn finish_wait(&mut self, at: usize, error: Option<Reply<'static>>, node: &mut impl Backend, time: Time) {
         let wait = self.waits.open.swap_remove(at);
-        self.waits.groups -= wait.groups.len();
+        self.waits.groups -= wait.size();
         for (worker, id, _) in &wait.elsewhere {
-            node.tell_worker(*worker, Told::EndWait(*id));
+            node.tell_worker(*worker, ClientsMessage::EndWait(*id));
         }
         let reply = error.unwrap_or_else(|| wait.reply(node, time));
         if let Reply::Error(text) = &reply {
@@ -219,45 +221,26 @@ impl Clients {
         }
     }
 
-    /// Handles a message of another worker, if it is about clients. Otherwise returns it.
-    pub(in crate::node) fn on_told(
-        &mut self,
-        from: WorkerId,
-        message: Told,
-        node: &mut impl Backend,
-        time: Time,
-    ) -> Option<Told> {
-        match message {
-            Told::Wait(request) => self.wait_for_worker(from, request, node),
-            Told::EndWait(id) => self.end_wait_for_worker(from, id),
-            Told::WaitProgress(id, progress) => self.on_wait_progress(from, id, progress),
-            Told::Ask(question) => self.on_question(from, question, node, time),
-            Told::Part(id, part) => self.on_part(id, part),
-            other => return Some(other),
-        }
-        None
-    }
-
     /// Begins a wait on behalf of another worker.
-    fn wait_for_worker(&mut self, from: WorkerId, request: WaitRequest, node: &mut impl Backend) {
+    pub(super) fn wait_for_worker(&mut self, from: WorkerId, request: WaitRequest, node: &mut impl Backend) {
         let WaitRequest { id, groups } = request;
         let wanted = Wanted { local: None, others: i64::MAX, timeout_ms: Ms(0) };
         let groups = groups.into_iter().filter(|group| node.is_here(*group));
         let wait = Wait::of_groups(Waiter::Worker(from, id), wanted, groups, node);
-        self.waits.groups += wait.groups.len();
+        self.waits.groups += wait.size();
         self.waits.open.push(wait);
     }
 
     /// Ends a wait on behalf of another worker.
-    fn end_wait_for_worker(&mut self, from: WorkerId, id: WaitId) {
+    pub(super) fn end_wait_for_worker(&mut self, from: WorkerId, id: WaitId) {
         let ended = self.waits.open.iter().position(|wait| wait.waiter == Waiter::Worker(from, id));
         if let Some(at) = ended {
-            self.waits.groups -= self.waits.open.swap_remove(at).groups.len();
+            self.waits.groups -= self.waits.open.swap_remove(at).size();
         }
     }
 
     /// Takes the report of another worker about a wait.
-    fn on_wait_progress(&mut self, from: WorkerId, id: WaitId, progress: WaitProgress) {
+    pub(super) fn on_wait_progress(&mut self, from: WorkerId, id: WaitId, progress: WaitProgress) {
         let waits = self.waits.open.iter_mut().flat_map(|wait| &mut wait.elsewhere);
         for (worker, known, last) in waits {
             if (*worker, *known) == (from, id) {
@@ -280,6 +263,7 @@ impl Wait {
         let mut wait = Wait::of_groups(Waiter::Client(ticket), wanted, here, node);
         let workers = node.workers();
         let wrote_at = |worker: &WorkerId| client.wrote.iter().any(|group| workers.owner(group) == *worker);
+        wait.groups_elsewhere = client.wrote.iter().filter(|group| node.is_elsewhere(*group)).count();
         // Nothing is known there until that worker says so.
         let none = WaitProgress { others: 0, local: false };
         wait.elsewhere = workers.others().filter(wrote_at).map(|worker| (worker, WaitId(0), none)).collect();
@@ -293,9 +277,15 @@ impl Wait {
             deadline_ms: None,
             lsn: node.gathered_lsn(),
             groups: groups.map(|group| (group, node.next(group))).collect(),
+            groups_elsewhere: 0,
             elsewhere: Vec::new(),
             told: None,
         }
+    }
+
+    /// Returns the number of groups that count against [`WAIT_GROUPS_MAX`].
+    fn size(&self) -> usize {
+        self.groups.len() + self.groups_elsewhere
     }
 
     fn is_of(&self, connection: ConnectionId) -> bool {
@@ -330,7 +320,7 @@ impl Wait {
         let here = self.here(node, time);
         if self.told != Some(here) {
             self.told = Some(here);
-            node.tell_worker(to, Told::WaitProgress(id, here));
+            node.tell_worker(to, ClientsMessage::WaitProgress(id, here));
         }
     }
 

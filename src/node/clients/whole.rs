@@ -4,11 +4,11 @@
 
 use super::backend::{Backend, Request};
 use super::client::{BlockReason, Client, RequestOutcome};
+use super::messages::ClientsMessage;
 use super::{Clients, Time};
 use crate::admin::info::ClientsView;
 use crate::kv::reply::Reply;
 use crate::kv::table::{self, Spec, Verb};
-use crate::node::crew::Told;
 use crate::node::facts::WorkerFacts;
 use crate::node::ticket::ClientTicket;
 use crate::workers::{WorkerId, Workers};
@@ -154,7 +154,7 @@ impl Clients {
             _ => workers.others().collect(),
         };
         for worker in &asked {
-            node.tell_worker(*worker, Told::Ask(Question { id, words: words.clone(), client }));
+            node.tell_worker(*worker, ClientsMessage::Ask(Question { id, words: words.clone(), client }));
         }
         self.whole.open.push(Open { id, asker, spec, words, parts, missing: asked.len() });
     }
@@ -168,16 +168,12 @@ impl Clients {
             Concern::First if node.workers().is_first() => {
                 return self.ask(Asker::Worker(from, id), spec, words.clone(), client, Vec::new(), node);
             }
-            Concern::Facts | Concern::First => {
-                if spec.verb == Verb::PaxoiMember {
-                    node.note_listed(time);
-                }
-                Part::Facts(Box::new(node.facts(self.view(node.config().max_clients), time)))
-            }
+            Concern::First => Part::Facts(Box::new(node.facts_for_list(self.view(node.config().max_clients), time))),
+            Concern::Facts => Part::Facts(Box::new(node.facts(self.view(node.config().max_clients), time))),
             _ if spec.name.starts_with("client") => Part::Reply(self.client_part(&slices, client, node, time)),
             _ => Part::Reply(node.admin(spec, &slices, ClientsView::default(), time)),
         };
-        node.tell_worker(from, Told::Part(id, part));
+        node.tell_worker(from, ClientsMessage::Part(id, part));
     }
 
     /// Takes the answer of another worker.
@@ -194,7 +190,7 @@ impl Clients {
             let Open { asker, spec, words, parts, .. } = self.whole.open.swap_remove(at);
             let reply = self.whole_reply(spec, &words, parts, node, time);
             match asker {
-                Asker::Worker(to, id) => node.tell_worker(to, Told::Part(id, Part::Reply(reply))),
+                Asker::Worker(to, id) => node.tell_worker(to, ClientsMessage::Part(id, Part::Reply(reply))),
                 Asker::Client(ticket) => {
                     if let Reply::Error(text) = &reply {
                         node.stats().error(text);
@@ -224,19 +220,40 @@ impl Clients {
         if !facts.is_empty() {
             node.set_facts(facts);
         }
-        match merged(replies) {
+        match merged(spec, replies) {
             Some(reply) => reply,
             None => node.admin(spec, &slices, self.view(node.config().max_clients), time),
         }
     }
 }
 
-/// Merges the replies of several workers, if there are any.
-fn merged(replies: Vec<Reply<'static>>) -> Option<Reply<'static>> {
+/// Merges the replies of several workers, if there are any. A client to be killed is connected to one worker, and the
+/// others say that it is not there. Every other command is done only if all workers have done their parts.
+fn merged(spec: &Spec, replies: Vec<Reply<'static>>) -> Option<Reply<'static>> {
     replies.into_iter().reduce(|all, one| match (all, one) {
         (Reply::Int(sum), Reply::Int(more)) => Reply::Int(sum + more),
         (Reply::Text(list), Reply::Text(more)) => Reply::Text(Cow::Owned(list.into_owned() + &more)),
-        (Reply::Error(_), other) => other,
+        (Reply::Error(_), other) | (other, Reply::Error(_)) if spec.verb == Verb::ClientKill => other,
+        (Reply::Error(error), _) | (_, Reply::Error(error)) => Reply::Error(error),
         (all, _) => all,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_done_if_all_workers_have_done_their_parts() {
+        let of = |words: &[&[u8]], replies: &[Reply<'static>]| {
+            merged(table::lookup(words).expect("it exists"), replies.to_vec()).expect("there are replies")
+        };
+        let (set, kill) = ([&b"config"[..], b"set", b"timeout", b"1"], [&b"client"[..], b"kill", b"127.0.0.1:9"]);
+        let (done, failed) = (Reply::Ok, Reply::error("ERR no"));
+        assert_eq!(of(&set, &[done.clone(), failed.clone(), done.clone()]), failed);
+        assert_eq!(of(&set, &[done.clone(), done.clone()]), done);
+        assert_eq!(of(&kill, &[failed.clone(), done.clone(), failed.clone()]), done);
+        assert_eq!(of(&kill, &[failed.clone(), failed.clone()]), failed);
+        assert_eq!(of(&[b"client", b"unblock", b"7"], &[Reply::Int(0), Reply::Int(1)]), Reply::Int(1));
+    }
 }

@@ -61,7 +61,7 @@ impl Demand {
     /// Ends a period of the next part of the groups, 1/25 of them. Returns that part. `requests_min`: with fewer
     /// requests in a period, no member's share counts.
     pub(super) fn look(&mut self, view: DecisionView<'_>, requests_min: u64) -> Range<usize> {
-        let count = view.engine.all();
+        let count = view.engine.group_count();
         self.groups.resize_with(count, GroupDemand::default);
         let range = part(count, self.ticks);
         self.ticks = (self.ticks + 1) % TICKS;

@@ -172,8 +172,7 @@ impl MemberChanges {
             self.reports.clear();
             return Err(error);
         }
-        let info = self.job.as_ref().and_then(|job| job.info.clone());
-        let request = ChangeRequest { goal: goal.clone(), info: info.or(self.info.clone()) };
+        let request = ChangeRequest { goal: goal.clone(), info: self.info.clone() };
         cx.ports.crew.tell_all(|| Told::Change(request.clone()));
         let are_all_done =
             self.reports.len() + 1 == workers.count() as usize && self.reports.values().all(ChangeReport::is_done);
@@ -186,7 +185,9 @@ impl MemberChanges {
             let theirs = report.error.as_ref().unwrap_or(&report.waits_for);
             (done + report.done, if waits_for.is_empty() { theirs.clone() } else { waits_for })
         });
-        Ok(Some(ChangeReport { goal: goal.clone(), done, groups: cx.engine.all(), waits_for, error: None }.text()))
+        Ok(Some(
+            ChangeReport { goal: goal.clone(), done, groups: cx.engine.group_count(), waits_for, error: None }.text(),
+        ))
     }
 
     /// At another worker than the first: makes the members tell their positions, because an operator lists the members.
@@ -451,7 +452,7 @@ impl DecisionView<'_> {
     /// the node lacks (-1: unknown), and whether it is reached.
     fn list_members<'a>(&self, joining: &Joining, others: impl Iterator<Item = &'a MemberCount>) -> Reply<'static> {
         let roster: &Roster = self.peers.roster();
-        let total = self.engine.all();
+        let total = self.engine.group_count();
         let row = |info: &MemberInfo, state: &'static str, groups: usize, lag: i64, reached: bool| {
             Reply::Array(vec![
                 Reply::Int(i64::from(info.node.0)),

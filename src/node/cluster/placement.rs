@@ -98,8 +98,8 @@ impl Placement {
         else {
             return Err(Reply::error("ERR syntax error, say PAXOI LEADER MOVE <group> <node>"));
         };
-        if group.index() >= view.engine.all() {
-            return Err(error(format!("ERR there is no group {group}, only 0 to {}", view.engine.all() - 1)));
+        if group.index() >= view.engine.group_count() {
+            return Err(error(format!("ERR there is no group {group}, only 0 to {}", view.engine.group_count() - 1)));
         }
         if !view.engine.has(group) {
             return Ok((group, to));

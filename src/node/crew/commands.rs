@@ -46,6 +46,18 @@ pub(in crate::node) struct PassedCommand {
     pub(in crate::node) since_us: Us,
 }
 
+impl PassedKind {
+    /// Returns true for a read of the worker's local state.
+    pub(in crate::node) fn is_stale(self) -> bool {
+        matches!(self, PassedKind::StaleRead | PassedKind::LongStaleRead)
+    }
+
+    /// Returns true for a read that may take several turns.
+    pub(in crate::node) fn is_long(self) -> bool {
+        matches!(self, PassedKind::LongRead | PassedKind::LongStaleRead)
+    }
+}
+
 impl PassedCommand {
     /// Returns the bytes that count against the limits of queues: those of commands that write.
     pub(in crate::node) fn counted_bytes(&self) -> u32 {

@@ -3,7 +3,7 @@
 
 use super::{CommandBatch, Load, ReplyBatch};
 use crate::identity::Identity;
-use crate::node::clients::{AskId, Part, Question, WaitId, WaitProgress, WaitRequest};
+use crate::node::clients::ClientsMessage;
 use crate::node::cluster::{ChangeReport, ChangeRequest};
 use crate::node::peers::Roster;
 use crate::node::ticket::ClientTicket;
@@ -13,9 +13,18 @@ use bytes::Bytes;
 
 /// A message of one worker to another worker of the same node. Only the node looks into it.
 #[derive(Debug)]
-pub struct WorkerMessage(pub(in crate::node) Told);
+pub struct WorkerMessage(pub(in crate::node) Content);
 
 /// The content of a message.
+#[derive(Debug)]
+pub(in crate::node) enum Content {
+    /// For the clients of the receiver.
+    Clients(ClientsMessage),
+    /// For the rest of the node.
+    Rest(Told),
+}
+
+/// A message to a worker, without those for its clients.
 #[derive(Debug)]
 pub(in crate::node) enum Told {
     /// Commands and reads for groups of the receiver.
@@ -34,16 +43,6 @@ pub(in crate::node) enum Told {
     Load(Load),
     /// `PAXOI LEADER MOVE` for a group of the receiver, with the client that waits for the reply.
     Move(Vec<Bytes>, ClientTicket),
-    /// A command about the whole node, for which the sender needs the receiver.
-    Ask(Question),
-    /// The sender's part of such a command.
-    Part(AskId, Part),
-    /// Asks the receiver to report how much of a client's writes is durable, until [`Told::EndWait`].
-    Wait(WaitRequest),
-    /// The sender waits no longer.
-    EndWait(WaitId),
-    /// More is durable for a wait of the receiver.
-    WaitProgress(WaitId, WaitProgress),
     /// To the first worker: the sender needs no segment of the log below this one.
     Floor(SegmentSequence),
     /// To the first worker: the sender needs this checkpoint file no longer, in which several workers have groups.

@@ -12,9 +12,10 @@ mod commands;
 mod message;
 
 pub(super) use commands::{CommandBatch, PassedCommand, PassedKind, ReplyBatch};
-pub(super) use message::Told;
 pub use message::WorkerMessage;
+pub(super) use message::{Content, Told};
 
+use super::clients::ClientsMessage;
 use super::facts::WorkerFacts;
 use super::output::Output;
 use super::peers::Roster;
@@ -55,7 +56,7 @@ struct Exchange {
     /// What has been gathered in this turn.
     commands: CommandBatch,
     replies: ReplyBatch,
-    other: Vec<Told>,
+    other: Vec<Content>,
     /// The members of the cluster as far as the groups of that worker tell; `None` before it has said so.
     roster: Option<Roster>,
     load: Load,
@@ -85,8 +86,7 @@ impl Crew {
         (worker != self.workers.me()).then_some(worker)
     }
 
-    /// Passes a command or a read on to the worker of its group.
-    /// `put` writes its body.
+    /// Passes a command or a read on to the worker of its group. `put` writes its body.
     pub(super) fn pass(&mut self, command: PassedCommand, put: impl FnOnce(&mut BytesMut)) {
         let exchange = &mut self.exchanges[self.workers.owner(command.group).index()];
         exchange.in_flight += 1;
@@ -122,7 +122,12 @@ impl Crew {
 
     /// Tells another worker something.
     pub(super) fn tell(&mut self, to: WorkerId, message: Told) {
-        self.exchanges[to.index()].other.push(message);
+        self.exchanges[to.index()].other.push(Content::Rest(message));
+    }
+
+    /// Tells the clients of another worker something.
+    pub(super) fn tell_clients(&mut self, to: WorkerId, message: ClientsMessage) {
+        self.exchanges[to.index()].other.push(Content::Clients(message));
     }
 
     /// Tells all other workers something.
@@ -213,15 +218,15 @@ impl Crew {
         let me = self.workers.me().index();
         let others = self.exchanges.iter_mut().enumerate().filter(move |(to, _)| *to != me);
         others.flat_map(|(to, exchange)| {
-            exchange.take().map(move |told| Output::Tell(WorkerId(to as u32), WorkerMessage(told)))
+            exchange.take().map(move |content| Output::Tell(WorkerId(to as u32), WorkerMessage(content)))
         })
     }
 }
 
 impl Exchange {
-    fn take(&mut self) -> impl Iterator<Item = Told> {
-        let replies = (!self.replies.is_empty()).then(|| Told::Replies(self.replies.take_turn()));
-        let commands = (!self.commands.is_empty()).then(|| Told::Commands(self.commands.take_turn()));
+    fn take(&mut self) -> impl Iterator<Item = Content> {
+        let replies = (!self.replies.is_empty()).then(|| Content::Rest(Told::Replies(self.replies.take_turn())));
+        let commands = (!self.commands.is_empty()).then(|| Content::Rest(Told::Commands(self.commands.take_turn())));
         replies.into_iter().chain(std::mem::take(&mut self.other)).chain(commands)
     }
 }

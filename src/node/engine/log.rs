@@ -10,8 +10,8 @@ impl Engine {
         self.log.persist(record)
     }
 
-    /// Notes that the log is durable up to `lsn` after a sync of `sync_us`, and sends the messages that waited for that.
-    pub(in crate::node) fn on_durable(&mut self, (lsn, frame): (Lsn, Lsn), sync_us: Us, ports: &mut impl Ports) {
+    /// See [`LogQueue::on_durable`](super::log_queue::LogQueue::on_durable). Sends the messages that waited for that.
+    pub(in crate::node) fn on_durable(&mut self, lsn: Lsn, frame: Lsn, sync_us: Us, ports: &mut impl Ports) {
         let mut released = std::mem::take(&mut self.release_buffer);
         self.log.on_durable(lsn, frame, sync_us, &mut released);
         let (_, mut effects) = self.split(ports);

@@ -220,8 +220,8 @@ impl Engine {
     }
 
     /// Returns the number of groups of the cluster.
-    pub(super) fn all(&self) -> usize {
-        self.shard.all()
+    pub(super) fn group_count(&self) -> usize {
+        self.shard.group_count()
     }
 
     /// Returns the groups of this worker, ascending. Some may not be loaded.

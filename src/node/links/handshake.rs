@@ -5,6 +5,7 @@ use crate::config::NodeConfig;
 use crate::identity::{INCARNATIONS_MAX, Identity};
 use crate::node::peers::Peers;
 use crate::node::wire::{Hello, Refusal};
+use crate::plural::plural;
 use groups::NodeId;
 
 /// Maximum number of a member's starts that this node may have missed.
@@ -51,8 +52,9 @@ impl HandshakeContext<'_> {
         let (me, from) = (self.identity.node, hello.node);
         if ours.count() != theirs.count() {
             let (ours, theirs) = (ours.count(), theirs.count());
+            let s = plural(u64::from(theirs));
             let text =
-                format!("node {from} has {theirs} workers, but node {me} has {ours}: give all the same --workers");
+                format!("node {from} has {theirs} worker{s}, but node {me} has {ours}: give all the same --workers");
             return refuse(false, text);
         }
         if ours != theirs {

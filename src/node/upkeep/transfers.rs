@@ -316,7 +316,7 @@ impl Transfers {
     fn install_if_whole(&mut self, name: &str, files: &mut Checkpoints, cx: &mut UpkeepContext<'_>) {
         let Some(record) = cx.cluster else { return };
         // No state of another worker's group is newer than this.
-        let mut next = vec![Instance(u64::MAX); cx.engine.all()];
+        let mut next = vec![Instance(u64::MAX); cx.engine.group_count()];
         cx.engine.groups().for_each(|group| next[group.id().index()] = group.next());
         let Some(transfer) = self.find(name) else { return };
         if transfer.written < transfer.file.bytes || transfer.installing {
